@@ -1,0 +1,269 @@
+"""Every option and every limit, as data: name, type, default, bounds and one sentence.
+
+The command line, the environment (`TIDEMARK_<NAME>`), Beam's options and the reference page are all made from these.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from tidemark.errors import UsageError
+
+DAY_S: Final = 86_400
+
+
+def tiers(text: str) -> tuple[int, ...]:
+    """Parse `60,3600,86400`: window lengths in seconds, each dividing the next."""
+    try:
+        lengths = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"needs whole seconds separated by commas, not {text!r}") from None
+    if lengths[0] < 1 or any(
+        wide <= narrow or wide % narrow for narrow, wide in zip(lengths, lengths[1:], strict=False)
+    ):
+        raise UsageError(f"needs growing lengths of which each divides the next, not {text!r}")
+    if lengths[-1] > DAY_S or DAY_S % lengths[-1]:
+        raise UsageError(f"needs a last tier that divides a day ({DAY_S} s), not {text!r}")
+    return lengths
+
+
+def flag(text: str) -> bool:
+    """Parse `true` or `false`."""
+    try:
+        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    except KeyError:
+        raise UsageError(f"needs true or false, not {text!r}") from None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One option.
+
+    Attributes:
+        name: The option, with its unit as a suffix (`_s`, `_bytes`, `_days`).
+        parse: From text to value; raises `UsageError` or `ValueError`.
+        default: As text, or None when there is none.
+        help: What it does; the default is added where it is shown.
+        low, high: Inclusive bounds of a number.
+        pattern: A regular expression that the whole text must match.
+        shape: What `pattern` wants, in words.
+        secret: Never shown, logged or sent with a job.
+    """
+
+    name: str
+    parse: Callable[[str], Any]
+    default: str | None
+    help: str
+    low: float | None = None
+    high: float | None = None
+    pattern: str | None = None
+    shape: str = ""
+    secret: bool = False
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that gives this option."""
+        return f"TIDEMARK_{self.name.upper()}"
+
+    def value(self, text: str) -> Any:
+        """Parse and check `text`.
+
+        Raises:
+            UsageError: it names this option and says what it needs.
+        """
+        shown = "the value given" if self.secret else repr(text)
+        if self.pattern is not None and not re.fullmatch(self.pattern, text):
+            raise UsageError(f"--{self.name} needs {self.shape}, not {shown}.")
+        try:
+            value = self.parse(text)
+        except UsageError as error:
+            raise UsageError(f"--{self.name} {error}.") from None
+        except ValueError:
+            kind = "a whole number" if self.parse is int else "a number"
+            raise UsageError(f"--{self.name} needs {kind}, not {shown}.") from None
+        if self.low is not None and not value >= self.low:
+            raise UsageError(f"--{self.name} must be at least {self.low:g}, not {shown}.")
+        if self.high is not None and not value <= self.high:
+            raise UsageError(f"--{self.name} must be at most {self.high:g}, not {shown}.")
+        return value
+
+
+DATABASE_URL = Setting(
+    "database_url",
+    str,
+    None,
+    "PostgreSQL (TimescaleDB when it has the extension) that keeps the raw points: postgresql://user:password@host:port/name. "
+    "On remote runners give --database_secret instead.",
+    pattern=r"postgres(ql)?://\S+",
+    shape="a URL such as postgresql://user:password@host:5432/name",
+    secret=True,
+)
+DATABASE_SECRET = Setting(
+    "database_secret",
+    str,
+    None,
+    "Where the database URL is kept: projects/P/secrets/S/versions/V in Secret Manager, or file:/path.",
+    pattern=r"projects/[^/\s]+/secrets/[^/\s]+/versions/[^/\s]+|file:.+",
+    shape="projects/P/secrets/S/versions/V or file:/path",
+)
+ROLLUP_DATASET = Setting(
+    "rollup_dataset",
+    str,
+    None,
+    "BigQuery dataset for the rollups: gcp_project.dataset.",
+    pattern=r"[a-z][a-z0-9.:-]{0,61}[a-z0-9]\.[A-Za-z0-9_]{1,1024}",
+    shape="gcp_project.dataset",
+)
+STORAGE_ENDPOINT = Setting(
+    "bigquery_storage_endpoint",
+    str,
+    None,
+    "host:port of a BigQuery Storage Write stand-in (plain text, no credentials); leave it out for Google's.",
+    pattern=r"[A-Za-z0-9.\-\[\]:]+:\d+",
+    shape="host:port",
+)
+TIERS_S = Setting(
+    "tiers_s",
+    tiers,
+    "60,3600,86400",
+    "Lengths of the rollup windows in seconds, aligned to UTC; each must divide the next, and the last a day. "
+    "Everything that shares a database must be given the same.",
+)
+HORIZON_S = Setting(
+    "horizon_s", float, "120", "How long after its end a window waits before it is first settled.", 0, 30 * DAY_S
+)
+DEBOUNCE_S = Setting(
+    "debounce_s", float, "30", "How long late points are gathered before their windows are settled again.", 0, DAY_S
+)
+POOL_SIZE = Setting("database_pool_size", int, "6", "Most connections to the database from one process.", 2, 100)
+
+STORE = (DATABASE_URL, DATABASE_SECRET, POOL_SIZE)
+WAREHOUSE = (ROLLUP_DATASET, STORAGE_ENDPOINT)
+
+SUBSCRIPTION = Setting(
+    "subscription",
+    str,
+    None,
+    "Pub/Sub subscription to read: projects/P/subscriptions/S.",
+    pattern=r"projects/[^/\s]+/subscriptions/[^/\s]+",
+    shape="projects/P/subscriptions/S",
+)
+LIMITS = (
+    Setting("max_name_bytes", int, "256", "Longest project, source or metric name, in bytes of UTF-8.", 1, 2048),
+    Setting(
+        "max_attributes_bytes", int, "8192", "Largest attributes of one point, in bytes of canonical JSON.", 2, 1 << 20
+    ),
+    Setting("max_attributes_depth", int, "8", "Deepest nesting of a point's attributes.", 1, 64),
+    Setting("max_message_bytes", int, "8388608", "Largest message body, in bytes after decompression.", 1024, 1 << 28),
+    Setting(
+        "max_future_s",
+        float,
+        "600",
+        "How far the event time of a point may lie after its publish time.",
+        0,
+        366 * DAY_S,
+    ),
+)
+RETENTION_DAYS = Setting(
+    "retention_days", int, "0", "Age in days at which points are removed, and refused; 0 keeps everything.", 0, 36_500
+)
+INGEST = (
+    SUBSCRIPTION,
+    *STORE,
+    *WAREHOUSE,
+    TIERS_S,
+    HORIZON_S,
+    DEBOUNCE_S,
+    Setting("early_firing_s", float, "10", "How often an open window shows an early preview.", 0.1, 3600),
+    Setting(
+        "idle_timeout_s", float, "10", "How long without messages before the watermark follows the clock.", 0.5, DAY_S
+    ),
+    Setting(
+        "watermark_span_s", float, "2", "The watermark is the least event time pulled in this many seconds.", 0.1, DAY_S
+    ),
+    Setting(
+        "lateness_slack_s",
+        float,
+        "60",
+        "Previews follow late points until this long after a window's horizon.",
+        0,
+        30 * DAY_S,
+    ),
+    Setting("shards", int, "16", "Into how many keys the series are hashed for previews.", 1, 4096),
+    RETENTION_DAYS,
+    Setting("settle_every_s", float, "1", "How often due windows are looked for.", 0.05, 3600),
+    Setting(
+        "stop_when_idle_s",
+        float,
+        "0",
+        "Local runs: drain after this many seconds without messages, settling everything; 0 runs for ever.",
+        0,
+        DAY_S,
+    ),
+    Setting(
+        "prefetch_messages",
+        int,
+        "20000",
+        "Most messages held in memory between the pull and their acknowledgement.",
+        1,
+        10_000_000,
+    ),
+    Setting(
+        "prefetch_bytes",
+        int,
+        "268435456",
+        "Most bytes of message bodies held in memory between the pull and their acknowledgement.",
+        1 << 20,
+        1 << 40,
+    ),
+    Setting("prism_location", str, None, "Local runs: the Prism binary; looked for, then built when left out."),
+    *LIMITS,
+)
+VERIFY = (*STORE, *WAREHOUSE, TIERS_S, HORIZON_S)
+
+
+@dataclass(frozen=True)
+class Values:
+    """Checked values of a group of settings, by name; `values.horizon_s` reads one."""
+
+    by_name: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["by_name"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def read(
+    settings: Iterable[Setting],
+    given: Mapping[str, str | None],
+    environment: Mapping[str, str] = os.environ,
+) -> Values:
+    """Values of `settings`: from `given` (the command line), else the environment, else the default, else None.
+
+    Raises:
+        UsageError: the first setting whose value cannot be used.
+    """
+    values = {}
+    for setting in settings:
+        text = given.get(setting.name)
+        if text is None:
+            text = environment.get(setting.variable) or setting.default
+        values[setting.name] = None if text is None else setting.value(text)
+    return Values(values)
+
+
+def require(values: Values, *names: str) -> None:
+    """Refuse to go on without these settings.
+
+    Raises:
+        UsageError: it names the first that is missing and both ways to give it.
+    """
+    for name in names:
+        if getattr(values, name) is None:
+            raise UsageError(f"--{name} is missing: give it on the command line or as TIDEMARK_{name.upper()}.")
