@@ -5,6 +5,7 @@ The command line, the environment (`TIDEMARK_<NAME>`), Beam's options and the re
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -22,9 +23,7 @@ def tiers(text: str) -> tuple[int, ...]:
         lengths = tuple(int(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"needs whole seconds separated by commas, not {text!r}") from None
-    if lengths[0] < 1 or any(
-        wide <= narrow or wide % narrow for narrow, wide in zip(lengths, lengths[1:], strict=False)
-    ):
+    if lengths[0] < 1 or any(wide <= narrow or wide % narrow for narrow, wide in itertools.pairwise(lengths)):
         raise UsageError(f"needs growing lengths of which each divides the next, not {text!r}")
     if lengths[-1] > DAY_S or DAY_S % lengths[-1]:
         raise UsageError(f"needs a last tier that divides a day ({DAY_S} s), not {text!r}")
