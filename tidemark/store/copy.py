@@ -1,0 +1,102 @@
+"""Binary COPY between numpy columns and PostgreSQL.
+
+The format: https://www.postgresql.org/docs/current/sql-copy.html, "Binary Format".
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from sqlalchemy import Connection
+
+from tidemark.wire.summary import ROLLUP, Points, Rollups
+
+EPOCH_2000: Final = 946_684_800_000_000
+"""PostgreSQL counts microseconds from 2000-01-01 UTC."""
+_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TAIL: Final = b"\xff\xff"
+_JSONB_VERSION: Final = b"\x01"
+
+_POINT_ROW: Final = np.dtype(
+    [
+        ("fields", ">i2"),
+        ("series_id_bytes", ">i4"),
+        ("series_id", ">i4"),
+        ("event_time_bytes", ">i4"),
+        ("event_time", ">i8"),
+        ("value_bytes", ">i4"),
+        ("value", ">f8"),
+        ("publish_time_bytes", ">i4"),
+        ("publish_time", ">i8"),
+        ("attributes_bytes", ">i4"),
+    ]
+)
+POINT_COLUMNS: Final = "series_id, event_time, value, publish_time, attributes"
+
+
+def points_to_copy(points: Points, attributes: list[bytes | None] | None) -> bytes:
+    """The whole COPY stream of `points` (shape (n,), dtype `POINT`), columns as `POINT_COLUMNS`."""
+    rows = np.empty(len(points), _POINT_ROW)
+    rows["fields"] = 5
+    rows["series_id_bytes"] = 4
+    rows["event_time_bytes"] = rows["value_bytes"] = rows["publish_time_bytes"] = 8
+    rows["series_id"] = points["series_id"]
+    rows["event_time"] = points["event_time"] - EPOCH_2000
+    rows["value"] = points["value"]
+    rows["publish_time"] = points["publish_time"] - EPOCH_2000
+    rows["attributes_bytes"] = -1
+    if attributes is None:
+        return b"".join((_HEAD, rows.tobytes(), _TAIL))
+    rows["attributes_bytes"] = [-1 if text is None else len(text) + 1 for text in attributes]
+    fixed, size = rows.tobytes(), _POINT_ROW.itemsize
+    parts = [_HEAD]
+    for i, text in enumerate(attributes):
+        parts.append(fixed[i * size : (i + 1) * size])
+        if text is not None:
+            parts += (_JSONB_VERSION, text)
+    parts.append(_TAIL)
+    return b"".join(parts)
+
+
+_TIMES: Final = ("window_start", "first_publish_time", "last_publish_time")
+
+
+def _rollup_row() -> np.dtype[np.void]:
+    fields: list[tuple[str, str]] = [("fields", ">i2")]
+    for name in ROLLUP.names or ():
+        fields += [(f"{name}_bytes", ">i4"), (name, ROLLUP[name].newbyteorder(">").str)]
+    return np.dtype(fields)
+
+
+_ROLLUP_ROW: Final = _rollup_row()
+ROLLUP_COLUMNS: Final = ", ".join(f'"{name}"' for name in ROLLUP.names or ())
+
+
+def copy_in(connection: Connection, target: str, stream: bytes) -> None:
+    """Run `COPY target FROM STDIN (FORMAT binary)`; the buffer is whole, since a source that raises kills the connection."""
+    cursor = _cursor(connection)
+    cursor.execute(f"COPY {target} FROM STDIN (FORMAT binary)", stream=io.BytesIO(stream))
+
+
+def copy_rollups(connection: Connection, query: str) -> Rollups:
+    """The rows of `query`, whose columns are those of `ROLLUP` and never null. Shape (n,), dtype `ROLLUP`.
+
+    Thirty times cheaper than fetching rows: nothing is made a Python object.
+    """
+    out = io.BytesIO()
+    _cursor(connection).execute(f"COPY ({query}) TO STDOUT (FORMAT binary)", stream=out)
+    raw = out.getbuffer()[len(_HEAD) : -len(_TAIL)]
+    rows: npt.NDArray[np.void] = np.frombuffer(raw, _ROLLUP_ROW)
+    found = np.empty(len(rows), ROLLUP)
+    for name in ROLLUP.names or ():
+        found[name] = rows[name]
+    for name in _TIMES:
+        found[name] += EPOCH_2000
+    return found
+
+
+def _cursor(connection: Connection):  # type: ignore[no-untyped-def]  # noqa: ANN202  # pg8000 has no types
+    return connection.connection.cursor()

@@ -1,0 +1,49 @@
+"""Brings the schema of the raw store to the newest revision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from tidemark.errors import MisconfiguredError
+from tidemark.store.connection import make_engine, transaction
+
+_LOCK: Final = 0x7469_6465  # "tide"
+_SCRIPTS: Final = Path(__file__).with_name("migrations")
+
+
+def newest() -> str:
+    """The revision this version of Tidemark works with."""
+    head = ScriptDirectory(str(_SCRIPTS)).get_current_head()
+    if head is None:
+        raise MisconfiguredError("This installation has no migrations: install Tidemark again.")
+    return head
+
+
+def migrate(database_url: str) -> tuple[str | None, str]:
+    """Run the missing migrations in one transaction; two that run at once wait for each other.
+
+    Returns:
+        The revision before (None: an empty database) and after.
+
+    Raises:
+        UnavailableError, MisconfiguredError: nothing was changed.
+    """
+    pool = make_engine(database_url, pool_size=1, statement_timeout_s=3600)
+    try:
+        with transaction(pool) as connection:
+            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+            before = MigrationContext.configure(connection).get_current_revision()
+            config = Config()
+            config.set_main_option("script_location", str(_SCRIPTS))
+            config.set_main_option("path_separator", "os")
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            return before, newest()
+    finally:
+        pool.dispose()

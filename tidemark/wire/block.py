@@ -1,0 +1,140 @@
+"""The unit of work: columns of points, still under their series' names, with the dead letters of the same messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tidemark.wire.reasons import Reason
+from tidemark.wire.summary import POINT, Points
+
+BLOCK_POINTS: Final = 10_000
+
+
+class SeriesKey(NamedTuple):
+    """Who owns a series, which device or client sent it, and what it measures."""
+
+    project: str
+    source: str
+    metric: str
+
+
+class DeadLetter(NamedTuple):
+    """A message (position -1) or one of its points, with its original bytes and why it cannot be accepted.
+
+    The bytes of a point are its own JSON, without the message's `content_encoding`."""
+
+    message_id: str
+    position: int
+    data: bytes
+    attributes: dict[str, str]
+    stage: str
+    reason: Reason
+    detail: str
+    publish_time: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Columns of up to about 10,000 points, in the order they came.
+
+    Attributes:
+        keys: The distinct series.
+        points: Shape (n,), dtype `POINT`, whose `series_id` is an index into `keys`.
+        attributes: Canonical JSON a point or None, length n; None when no point has any.
+        dead_letters: Of the messages these points came from.
+    """
+
+    keys: list[SeriesKey]
+    points: Points
+    attributes: list[bytes | None] | None = None
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+
+    @property
+    def received(self) -> int:
+        """Points received: those here and those dead-lettered; an undecodable message counts one."""
+        return len(self.points) + len(self.dead_letters)
+
+    def take(self, index: npt.NDArray[np.intp]) -> Block:
+        """The block of the points at `index`, without dead letters."""
+        chosen = None if self.attributes is None else [self.attributes[i] for i in index.tolist()]
+        return Block(self.keys, self.points[index], chosen)
+
+
+@dataclass
+class Columns:
+    """A block that is being filled."""
+
+    keys: dict[SeriesKey, int] = field(default_factory=dict)
+    series: list[int] = field(default_factory=list)
+    event_time: list[int] = field(default_factory=list)
+    publish_time: list[int] = field(default_factory=list)
+    value: list[float] = field(default_factory=list)
+    attributes: list[bytes | None] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.series) + len(self.dead_letters)
+
+    def truncate(self, points: int) -> None:
+        """Take back every point after the first `points`."""
+        for column in (self.series, self.event_time, self.publish_time, self.value, self.attributes):
+            del column[points:]
+
+    def block(self) -> Block:
+        """The finished block."""
+        points = np.empty(len(self.series), POINT)
+        points["series_id"] = self.series
+        points["event_time"] = self.event_time
+        points["publish_time"] = self.publish_time
+        points["value"] = self.value
+        points["value"] += 0.0  # -0.0 becomes 0.0
+        attributes = self.attributes if any(a is not None for a in self.attributes) else None
+        return Block(list(self.keys), points, attributes, self.dead_letters)
+
+
+@dataclass(frozen=True)
+class Winners:
+    """What is left of a block when the greatest of each (series, event time) has won.
+
+    Attributes:
+        points: Sorted by (series_id, event_time).
+        attributes: As in `Block`.
+        index: Where each came from in the block.
+        tied: Some key still stands more than once, with equal publish time and value but different attributes: only
+            the database knows their order.
+    """
+
+    points: Points
+    attributes: list[bytes | None] | None
+    index: npt.NDArray[np.intp]
+    tied: bool
+
+
+def winners(points: Points, attributes: list[bytes | None] | None = None) -> Winners:
+    """Sort by (series_id, event_time) and keep, of each, the greatest (publish_time, value).
+
+    Associative, commutative and idempotent up to the order of ties: the last writer wins by the server's clock,
+    whatever the order and however often.
+    """
+    order = np.lexsort((points["value"], points["publish_time"], points["event_time"], points["series_id"]))
+    ordered = points[order]
+    same_key = (ordered["series_id"][1:] == ordered["series_id"][:-1]) & (
+        ordered["event_time"][1:] == ordered["event_time"][:-1]
+    )
+    keep = np.ones(len(ordered), bool)
+    keep[:-1] = ~same_key
+    tied = False
+    if attributes is not None:
+        equal = same_key & (ordered["publish_time"][1:] == ordered["publish_time"][:-1])
+        equal &= ordered["value"][1:] == ordered["value"][:-1]
+        for i in np.flatnonzero(equal)[::-1].tolist():
+            # the run of equals ends at its last member; an earlier one stays only if its attributes differ
+            if keep[i + 1] and attributes[order[i]] != attributes[order[i + 1]]:
+                keep[i] = tied = True
+    index = order[keep]
+    chosen = None if attributes is None else [attributes[i] for i in index.tolist()]
+    return Winners(points[index], chosen, index, tied)
