@@ -6,8 +6,9 @@ import argparse
 import json
 from typing import Any
 
-from tidemark.operate.arguments import add_settings, database_url, read_settings
+from tidemark.operate.arguments import add_settings, read_settings
 from tidemark.settings import STORE
+from tidemark.store.location import database_url
 
 
 def add_parser(subparsers: Any) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
-from tidemark.wire.summary import ROLLUP, Points, Rollups
+from tidemark.wire.summary import ROLLUP, Points
 
 EPOCH_2000: Final = 946_684_800_000_000
 """PostgreSQL counts microseconds from 2000-01-01 UTC."""
@@ -61,18 +61,8 @@ def points_to_copy(points: Points, attributes: list[bytes | None] | None) -> byt
     return b"".join(parts)
 
 
-_TIMES: Final = ("window_start", "first_publish_time", "last_publish_time")
-
-
-def _rollup_row() -> np.dtype[np.void]:
-    fields: list[tuple[str, str]] = [("fields", ">i2")]
-    for name in ROLLUP.names or ():
-        fields += [(f"{name}_bytes", ">i4"), (name, ROLLUP[name].newbyteorder(">").str)]
-    return np.dtype(fields)
-
-
-_ROLLUP_ROW: Final = _rollup_row()
-ROLLUP_COLUMNS: Final = ", ".join(f'"{name}"' for name in ROLLUP.names or ())
+_TIMES: Final = frozenset({"window_start", "first_publish_time", "last_publish_time"})
+ROLLUP_COLUMNS: Final = ", ".join(ROLLUP.names or ())
 
 
 def copy_in(connection: Connection, target: str, stream: bytes) -> None:
@@ -81,21 +71,24 @@ def copy_in(connection: Connection, target: str, stream: bytes) -> None:
     cursor.execute(f"COPY {target} FROM STDIN (FORMAT binary)", stream=io.BytesIO(stream))
 
 
-def copy_rollups(connection: Connection, query: str) -> Rollups:
-    """The rows of `query`, whose columns are those of `ROLLUP` and never null. Shape (n,), dtype `ROLLUP`.
+def copy_out(connection: Connection, query: str, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
+    """The rows of `query`, whose columns are those of `dtype`, in its order and never null. Shape (n,).
 
-    Thirty times cheaper than fetching rows: nothing is made a Python object.
+    Much cheaper than fetching rows: nothing is made a Python object.
     """
     out = io.BytesIO()
     _cursor(connection).execute(f"COPY ({query}) TO STDOUT (FORMAT binary)", stream=out)
-    raw = out.getbuffer()[len(_HEAD) : -len(_TAIL)]
-    rows: npt.NDArray[np.void] = np.frombuffer(raw, _ROLLUP_ROW)
-    found = np.empty(len(rows), ROLLUP)
-    for name in ROLLUP.names or ():
-        found[name] = rows[name]
-    for name in _TIMES:
-        found[name] += EPOCH_2000
-    return found
+    names = dtype.names or ()
+    fields: list[tuple[str, str]] = [("fields", ">i2")]
+    for name in names:
+        fields += [(f"{name}_bytes", ">i4"), (name, dtype[name].newbyteorder(">").str)]
+    raw = np.frombuffer(out.getbuffer()[len(_HEAD) : -len(_TAIL)], np.dtype(fields))
+    rows = np.empty(len(raw), dtype)
+    for name in names:
+        rows[name] = raw[name]
+        if name in _TIMES:
+            rows[name] += EPOCH_2000
+    return rows
 
 
 def _cursor(connection: Connection):  # type: ignore[no-untyped-def]  # noqa: ANN202  # pg8000 has no types

@@ -25,7 +25,8 @@ class SeriesKey(NamedTuple):
 class DeadLetter(NamedTuple):
     """A message (position -1) or one of its points, with its original bytes and why it cannot be accepted.
 
-    The bytes of a point are its own JSON, without the message's `content_encoding`."""
+    The bytes of a point are its own JSON, without the message's `content_encoding`.
+    """
 
     message_id: str
     position: int

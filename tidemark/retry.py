@@ -1,0 +1,59 @@
+"""Waiting and trying again: capped exponential back-off with jitter, one sentence a minute."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from tidemark.errors import MisconfiguredError, UnavailableError
+
+FIRST_WAIT_S: Final = 0.1
+LONGEST_WAIT_S: Final = 10.0
+SAY_EVERY_S: Final = 60.0
+
+Result = TypeVar("Result")
+_log = logging.getLogger("tidemark")
+
+
+def until_done(
+    attempt: Callable[[], Result],
+    *,
+    give_up: threading.Event | None = None,
+    count: Callable[[str], None] = lambda _name: None,
+) -> Result:
+    """Call `attempt` until it returns, however long the service is away or misconfigured.
+
+    For work whose messages stay unacknowledged meanwhile: nothing is lost by waiting, and it goes on by itself once
+    the service is back or mended.
+
+    Args:
+        attempt: Must be harmless to repeat.
+        give_up: When set, the next failure is raised instead of waited out.
+        count: Told `retries_unavailable` or `retries_misconfigured` at each failure.
+
+    Raises:
+        UnavailableError, MisconfiguredError: only after `give_up` was set.
+    """
+    wait, said_at = FIRST_WAIT_S, -SAY_EVERY_S
+    while True:
+        try:
+            return attempt()
+        except (UnavailableError, MisconfiguredError) as error:
+            kind = "unavailable" if isinstance(error, UnavailableError) else "misconfigured"
+            count(f"retries_{kind}")
+            if give_up is not None and give_up.is_set():
+                raise
+            now = time.monotonic()
+            if now - said_at >= SAY_EVERY_S:
+                _log.warning("%s Waiting; nothing is acknowledged meanwhile.", error)
+                said_at = now
+            pause = random.uniform(wait / 2, wait)  # noqa: S311  # jitter, not a secret
+            if give_up is None:
+                time.sleep(pause)
+            else:
+                give_up.wait(pause)
+            wait = min(2 * wait, LONGEST_WAIT_S)

@@ -1,0 +1,44 @@
+"""Where the database is: the URL itself, or the secret that keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tidemark.errors import UsageError
+from tidemark.settings import Values
+
+
+def database_url(values: Values) -> str:
+    """The database URL itself, wherever the settings keep it.
+
+    Raises:
+        UsageError: neither setting is given, or the secret cannot be read.
+    """
+    if values.database_url is not None:
+        return str(values.database_url)
+    if values.database_secret is None:
+        raise UsageError("--database_url or --database_secret is missing: give one, or set TIDEMARK_DATABASE_URL.")
+    return secret(values.database_secret)
+
+
+def secret(reference: str) -> str:
+    """The text behind `file:/path` or `projects/P/secrets/S/versions/V`.
+
+    Raises:
+        UsageError: the file or the secret cannot be read.
+    """
+    if reference.startswith("file:"):
+        path = Path(reference.removeprefix("file:"))
+        try:
+            return path.read_text().strip()
+        except OSError as error:
+            raise UsageError(f"--database_secret: the file {path} cannot be read: {error.strerror}.") from None
+    from google.api_core.exceptions import GoogleAPICallError  # noqa: PLC0415  # only where a secret is kept there
+    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415
+    from google.cloud.secretmanager import SecretManagerServiceClient  # noqa: PLC0415
+
+    try:
+        found = SecretManagerServiceClient().access_secret_version(name=reference)
+        return str(found.payload.data.decode().strip())
+    except (GoogleAPICallError, GoogleAuthError) as error:
+        raise UsageError(f"--database_secret: {reference} cannot be read: {error}.") from None
