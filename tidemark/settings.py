@@ -219,6 +219,7 @@ INGEST = (
         1 << 20,
         1 << 40,
     ),
+    Setting("pull_threads", int, "2", "Pulls kept open at once; not on Dataflow, whose own reader decides.", 1, 64),
     Setting("prism_location", str, None, "Local runs: the Prism binary; looked for, then built when left out."),
     *LIMITS,
 )

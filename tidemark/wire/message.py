@@ -18,12 +18,26 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class Message(NamedTuple):
-    """One Pub/Sub message; `publish_time` is in microseconds since 1970 UTC."""
+    """One Pub/Sub message.
+
+    Attributes:
+        data: The body.
+        attributes: As published.
+        publish_time: When Pub/Sub accepted it, in microseconds since 1970 UTC.
+        message_id: Pub/Sub's own.
+        stated: What the `event_time` attribute says, in microseconds; None when it is missing or unreadable.
+    """
 
     data: bytes
     attributes: Mapping[str, str]
     publish_time: int
     message_id: str
+    stated: int | None = None
+
+    @property
+    def earliest(self) -> int:
+        """The element's timestamp: the stated event time, else the publish time."""
+        return self.publish_time if self.stated is None else self.stated
 
 
 def microseconds(moment: datetime) -> int:

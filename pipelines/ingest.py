@@ -1,0 +1,91 @@
+"""The pipeline: Pub/Sub → raw rows in TimescaleDB, rollups in BigQuery.
+
+    read ─▶ decode ─▶ write raw ─▶ preview ─▶ write previews
+                        │ marks
+                        ▼
+    tick ───────────▶ settle ────────────────▶ write settled
+
+Run it with `python -m pipelines.ingest --help`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines import engine, local_run
+from pipelines.options import parse
+from pipelines.report import help_text, reported
+from tidemark.settings import Values
+from tidemark.wire.decode import Limits
+from transforms.decode import DecodeMessages
+from transforms.preview import Preview
+from transforms.resources import Store, Warehouse
+from transforms.settle import Settle
+from transforms.source import ReadMessages
+from transforms.write_raw import WriteRaw
+from transforms.write_rollups import WriteRollups
+
+
+def build(pipeline: beam.Pipeline, options: PipelineOptions, values: Values) -> None:
+    """Every stage, in the order a message lives; labels are stable, since engines match state by them."""
+    base_s = values.tiers_s[0]
+    preview_s = values.horizon_s + values.lateness_slack_s
+    store = Store(
+        values.database_secret, values.database_pool_size, values.tiers_s, values.horizon_s, values.debounce_s
+    )
+    warehouse = Warehouse(values.rollup_dataset, values.bigquery_storage_endpoint)
+    read = ReadMessages(
+        values.subscription,
+        native=engine.reads_pubsub(options),
+        max_messages=values.prefetch_messages,
+        max_bytes=values.prefetch_bytes,
+        threads=values.pull_threads,
+        idle_timeout_s=values.idle_timeout_s,
+        span_s=values.watermark_span_s,
+        max_lateness_s=preview_s,
+    )
+    (
+        pipeline
+        | "read" >> read
+        | "decode" >> DecodeMessages(Limits.of(values))
+        | "write raw" >> WriteRaw(store, values.shards, preview_s)
+        | "preview" >> Preview(base_s, values.early_firing_s, preview_s)
+        | "write previews" >> WriteRollups(store, warehouse)
+    )
+    (pipeline | "settle" >> Settle(store, values.settle_every_s) | "write settled" >> WriteRollups(store, warehouse))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check the options, build the graph, run it.
+
+    Returns:
+        0: drained (local) or submitted (remote); 1: it could not run; 2: an option is wrong.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if "--help" in arguments or "-h" in arguments:
+        print(help_text(__doc__))  # noqa: T201
+        return 0
+    return reported(lambda: _run(arguments))
+
+
+def _run(arguments: list[str]) -> int:
+    options, values = parse(arguments)
+    engine.prepare(options, values)
+
+    def start() -> object:
+        pipeline = beam.Pipeline(options=options)
+        build(pipeline, options, values)
+        return engine.run(pipeline, options)
+
+    if engine.is_local(options):
+        return local_run.run(start, values)
+    start()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Runs a pipeline on this machine: progress, restarts, draining, the last settling."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from pipelines.report import event
+from tidemark.bus.puller import Puller
+from tidemark.errors import TidemarkError
+from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S, until_done
+from tidemark.settings import Values
+from tidemark.store.settle import Settler
+from tidemark.warehouse.clients import rest
+from tidemark.warehouse.tables import ensure
+from transforms import resources
+from transforms.counters import count, tally
+from transforms.resources import Store, Warehouse
+from transforms.source import READING
+
+PROGRESS_S: Final = 2.0
+STEADY_S: Final = 60.0
+"""A run that lasted this long was not failing at once: its next restart waits little again."""
+_log = logging.getLogger("tidemark")
+
+
+def run(start: Callable[[], Any], values: Values) -> int:
+    """Run until SIGTERM or SIGINT, or until idle for `stop_when_idle_s`; then drain and settle.
+
+    Order of a drain: (1) no more is pulled, and what nobody has taken is given back; (2) what was taken is written,
+    acknowledged and previewed, and the pipeline ends; (3) due marks are settled (after `stop_when_idle_s` all of
+    them); (4) the counters are printed.
+
+    Args:
+        start: Builds the pipeline and starts it; returns Beam's result.
+        values: Of `settings.INGEST`.
+
+    Returns:
+        0.
+
+    Raises:
+        TidemarkError: the subscription, the database or the dataset is not there at the start.
+    """
+    store = Store(
+        values.database_secret, values.database_pool_size, values.tiers_s, values.horizon_s, values.debounce_s
+    )
+    warehouse = Warehouse(values.rollup_dataset, values.bigquery_storage_endpoint)
+    Puller(values.subscription, 1, 1).check()
+    ensure(rest(values.rollup_dataset), values.rollup_dataset)
+    store.settler().oldest_due_s()
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    watcher = threading.Thread(target=_watch, args=(stopping, values), name="watch", daemon=True)
+    watcher.start()
+    _supervise(start, stopping)
+    _settle_the_rest(store, warehouse, everything=bool(values.stop_when_idle_s))
+    READING.close()
+    resources.close()
+    event("drained", **tally())
+    return 0
+
+
+def _supervise(start: Callable[[], Any], stopping: threading.Event) -> None:
+    """Start the pipeline, again whenever it fails, until it has drained."""
+    wait = FIRST_WAIT_S
+    while True:
+        began = time.monotonic()
+        try:
+            start().wait_until_finish()
+        except TidemarkError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever broke a bundle: its messages stay unacknowledged
+            count("restarts")
+            _log.error("The pipeline failed and is started again: %s", _cause(error))  # one sentence
+        else:
+            return
+        READING.close()
+        if READING.draining.is_set():
+            return
+        if time.monotonic() - began > STEADY_S:
+            wait = FIRST_WAIT_S
+        stopping.wait(random.uniform(wait / 2, wait))  # noqa: S311  # jitter, not a secret
+        wait = min(2 * wait, LONGEST_WAIT_S)
+
+
+def _cause(error: Exception) -> str:
+    """The line of a worker's traceback that says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "Error" in line and not line.startswith(("File ", "Traceback"))]
+    return (telling or lines or [type(error).__name__])[-1][:500]
+
+
+def _watch(stopping: threading.Event, values: Values) -> None:
+    """Report progress, and begin the drain when it is time."""
+    ready = False
+    while not stopping.wait(PROGRESS_S if ready else 0.1):
+        if not ready:
+            if not READING.started():
+                continue
+            ready = True
+            event("ready")
+        event("progress", **tally())
+        if values.stop_when_idle_s and READING.idle_s() >= values.stop_when_idle_s:
+            break
+    READING.drain()
+
+
+def _settle_the_rest(store: Store, warehouse: Warehouse, *, everything: bool) -> None:
+    """Settle what is due, or everything, as the pipeline does it."""
+    settler: Settler = store.settler()
+
+    def once() -> bool:
+        found = False
+        for settled in settler.due(everything):
+            found = True
+            if len(settled.rows):
+                names = store.series().names(settled.rows["series_id"].tolist())
+                keys = [names[i] for i in settled.rows["series_id"].tolist()]
+                warehouse.writer().append(settled.rows, keys, "settled")
+            settler.forget(settled.mark_ids)
+            count("settled", len(settled.rows))
+            count("corrected", settled.corrected)
+        return found
+
+    while until_done(once, count=count):
+        pass

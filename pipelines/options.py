@@ -1,0 +1,102 @@
+"""Options of the pipelines: Beam's own and Tidemark's, all checked before a graph is built."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+
+from tidemark.errors import UsageError
+from tidemark.settings import DATABASE_URL, INGEST, Setting, Values, read, require
+
+LOCAL_RUNNERS = frozenset({"DirectRunner", "PrismRunner"})
+REMOTE_RUNNERS = frozenset({"DataflowRunner"})
+_BEAM_HAS = frozenset({"prism_location"})
+
+
+class IngestOptions(PipelineOptions):
+    """The settings of ingest as pipeline options; a Dataflow template's parameters bear the same names."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        for setting in INGEST:
+            if setting.name not in _BEAM_HAS:
+                parser.add_argument(f"--{setting.name}", help=_help(setting))
+
+
+def _help(setting: Setting) -> str:
+    default = "" if setting.default is None else f" Default: {setting.default}."
+    return f"{setting.help}{default}".replace("%", "%%")
+
+
+def parse(argv: Sequence[str], settings: Sequence[Setting] = INGEST) -> tuple[PipelineOptions, Values]:
+    """Beam's options and Tidemark's checked values.
+
+    A database URL goes into this process's environment and not into the options, which travel with the job.
+
+    Raises:
+        UsageError: an option is unknown, missing or wrong, in one sentence that names it.
+    """
+    _refuse_unknown(argv)
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for setting in settings:
+        parser.add_argument(f"--{setting.name}")
+    own, beams = parser.parse_known_args(list(argv))
+    values = read(settings, vars(own))
+    require(values, "subscription", "rollup_dataset")
+    options = PipelineOptions([*beams, *_public(values, settings)])
+    _check_runner(options, values)
+    return options, values
+
+
+def _public(values: Values, settings: Sequence[Setting]) -> list[str]:
+    """The values that may travel with the job, as arguments."""
+    arguments = []
+    for setting in settings:
+        value = getattr(values, setting.name)
+        if value is None or setting.secret:
+            continue
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        arguments.append(f"--{setting.name}={text}")
+    return arguments
+
+
+def _check_runner(options: PipelineOptions, values: Values) -> None:
+    standard = options.view_as(StandardOptions)
+    standard.runner = standard.runner or "DirectRunner"
+    standard.streaming = True
+    if standard.runner in REMOTE_RUNNERS:
+        if values.database_url is not None:
+            raise UsageError(
+                "--database_url would end up in the job, with its password: give --database_secret on remote runners."
+            )
+        require(values, "database_secret")
+        if options.view_as(GoogleCloudOptions).project is None:
+            raise UsageError("--project is missing: it names the Google project the job runs in.")
+    elif values.database_url is not None:
+        os.environ[DATABASE_URL.variable] = values.database_url
+    elif values.database_secret is None:
+        raise UsageError("--database_url or --database_secret is missing: give one, or set TIDEMARK_DATABASE_URL.")
+
+
+def _refuse_unknown(argv: Sequence[str]) -> None:
+    """Beam keeps what it does not know in silence; a misspelt option would then be as if it were not there."""
+    parser = _Parser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+    for option_class in _all_subclasses(PipelineOptions):
+        option_class._add_argparse_args(parser)  # noqa: SLF001  # Beam's own way to collect its options
+    _, unknown = parser.parse_known_args(list(argv))
+    if unknown:
+        raise UsageError(f"{unknown[0].split('=')[0]} is not an option; --help lists them.")
+
+
+def _all_subclasses(cls: type[Any]) -> list[type[Any]]:
+    return [found for child in cls.__subclasses__() for found in (child, *_all_subclasses(child))]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        """Raise instead of leaving the program."""
+        raise UsageError(f"{message[:1].upper()}{message[1:]}.")

@@ -1,0 +1,49 @@
+"""How a pipeline's program speaks: one sentence for a person, JSON lines for a program."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from tidemark.errors import TidemarkError, UsageError
+from tidemark.settings import INGEST
+
+_lock = threading.Lock()
+
+
+def event(name: str, **fields: Any) -> None:
+    """Print one JSON line on standard output."""
+    with _lock:
+        print(json.dumps({"event": name, **fields}), flush=True)  # noqa: T201
+
+
+def reported(program: Callable[[], int]) -> int:
+    """Run a program; a foreseen failure becomes one sentence and an exit status.
+
+    Returns:
+        The program's status; 2 for a wrong setting, 1 for anything else that was foreseen.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    # Beam announces every server it starts as a warning
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    try:
+        return program()
+    except UsageError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    except TidemarkError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def help_text(description: str | None) -> str:
+    """Every setting, its sentence, its default and its environment variable."""
+    lines = [description or "", "Options (Beam's own are taken as well; --runner=DirectRunner is the default):", ""]
+    for setting in INGEST:
+        default = "" if setting.default is None else f" [{setting.default}]"
+        lines += [f"  --{setting.name}{default}", f"      {setting.help} ({setting.variable})"]
+    return "\n".join(lines)

@@ -1,0 +1,288 @@
+"""Pulls messages ahead of their use, keeps their leases alive, and acknowledges them when told to.
+
+For the engines that have no Pub/Sub reader of their own. What is held, pulled but not yet acknowledged, is bounded
+in messages and bytes, so a stage that waits for its database stops the pulling instead of filling the memory.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from google.cloud import pubsub_v1
+from google.protobuf import empty_pb2
+from google.pubsub_v1 import types
+
+from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
+from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S, SAY_EVERY_S
+from tidemark.wire.message import Message, event_time
+
+LEASE_S: Final = 60
+SHORTEST_ACK_DEADLINE_S: Final = 10
+"""Pub/Sub's least: what a lease can be counted on to last before its first extension."""
+EXTEND_AHEAD_S: Final = 6
+KEEPER_TICK_S: Final = 2
+IDS_A_REQUEST: Final = 2500
+"""Acknowledgement ids are up to about 200 bytes, a request up to 512 KiB."""
+PULL_MESSAGES: Final = 1000
+_RPC_TIMEOUT_S: Final = 30
+
+_PULL, _PULLED, _ACK, _MODIFY, _GET, _SUBSCRIPTION = (
+    getattr(types, name).pb()
+    for name in (
+        "PullRequest",
+        "PullResponse",
+        "AcknowledgeRequest",
+        "ModifyAckDeadlineRequest",
+        "GetSubscriptionRequest",
+        "Subscription",
+    )
+)
+_TRANSIENT: Final = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.ABORTED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+)
+_log = logging.getLogger("tidemark")
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """The messages of one pull, with what acknowledges them."""
+
+    ack_ids: list[str]
+    messages: list[Message]
+    size: int
+
+
+def translate(error: grpc.RpcError, subscription: str) -> TidemarkError:
+    """The Tidemark error for what gRPC says."""
+    code = error.code()
+    if code in _TRANSIENT:
+        return UnavailableError(f"Pub/Sub does not serve {subscription} just now: {code.name}: {error.details()}.")
+    if code == grpc.StatusCode.NOT_FOUND:
+        return MisconfiguredError(
+            f"The subscription {subscription} does not exist: create it, or correct --subscription."
+        )
+    return MisconfiguredError(f"Pub/Sub refuses {subscription}: {code.name}: {error.details()}.")
+
+
+class Puller:
+    """Messages of one subscription; one for a process, safe between threads."""
+
+    def __init__(self, subscription: str, max_messages: int, max_bytes: int, threads: int = 2) -> None:
+        """Nothing is pulled before `start`.
+
+        Args:
+            subscription: Full name.
+            max_messages: Most messages held between the pull and the acknowledgement.
+            max_bytes: Most bytes of their bodies.
+            threads: Pulls kept open at once.
+        """
+        self.subscription = subscription
+        self._max_messages, self._max_bytes = max_messages, max_bytes
+        channel = _channel()
+        service = "/google.pubsub.v1.Subscriber/"
+        self._pull = channel.unary_unary(service + "Pull", _PULL.SerializeToString, _PULLED.FromString)
+        self._ack = channel.unary_unary(service + "Acknowledge", _ACK.SerializeToString, empty_pb2.Empty.FromString)
+        self._modify = channel.unary_unary(
+            service + "ModifyAckDeadline", _MODIFY.SerializeToString, empty_pb2.Empty.FromString
+        )
+        self._get = channel.unary_unary(service + "GetSubscription", _GET.SerializeToString, _SUBSCRIPTION.FromString)
+        self._ready: collections.deque[Pulled] = collections.deque()
+        self._leases: dict[str, float] = {}
+        self._sizes: dict[str, int] = {}
+        self._bytes = 0
+        self._changed = threading.Condition()
+        self._stopping = threading.Event()
+        self._closed = threading.Event()
+        self._workers = [threading.Thread(target=self._pull_ahead, name="pull", daemon=True) for _ in range(threads)]
+        self._keeper = threading.Thread(target=self._keep_leases, name="leases", daemon=True)
+
+    def check(self) -> None:
+        """Ask once whether the subscription is there.
+
+        Raises:
+            UnavailableError, MisconfiguredError: one sentence why not.
+        """
+        try:
+            self._get(_GET(subscription=self.subscription), timeout=_RPC_TIMEOUT_S)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.PERMISSION_DENIED:
+                return  # reading needs less than looking; the first pull will tell
+            raise translate(error, self.subscription) from error
+
+    def start(self) -> None:
+        """Begin to pull ahead."""
+        for worker in [*self._workers, self._keeper]:
+            worker.start()
+
+    def take(self, timeout_s: float) -> Pulled | None:
+        """The next messages, or None when there are none within `timeout_s`."""
+        with self._changed:
+            if not self._ready:
+                self._changed.wait(timeout_s)
+            return self._ready.popleft() if self._ready else None
+
+    def held(self) -> int:
+        """Messages pulled and not yet acknowledged."""
+        with self._changed:
+            return len(self._leases)
+
+    def acknowledge(self, ack_ids: Sequence[str]) -> None:
+        """Acknowledge; what Pub/Sub does not hear of is delivered again, which is harmless."""
+        for start in range(0, len(ack_ids), IDS_A_REQUEST):
+            some = list(ack_ids[start : start + IDS_A_REQUEST])
+            self._tell(self._ack, _ACK(subscription=self.subscription, ack_ids=some))
+        self._let_go(ack_ids)
+
+    def release(self, ack_ids: Sequence[str]) -> None:
+        """Give messages back, to be delivered again at once."""
+        self._let_go(ack_ids)
+        self._modify_deadline(ack_ids, 0)
+
+    def stop(self) -> None:
+        """Pull no more, and give back what nobody has taken; what was taken stays leased until it is acknowledged."""
+        self._stopping.set()
+        with self._changed:
+            untaken = [i for pulled in self._ready for i in pulled.ack_ids]
+            self._ready.clear()
+            self._changed.notify_all()
+        self.release(untaken)
+        for worker in self._workers:
+            worker.join(_RPC_TIMEOUT_S)
+
+    def close(self) -> None:
+        """Stop, and let every lease go."""
+        self.stop()
+        with self._changed:
+            left = list(self._leases)
+        self.release(left)
+        self._closed.set()
+        self._keeper.join(_RPC_TIMEOUT_S)
+
+    def _full(self) -> bool:
+        return len(self._leases) >= self._max_messages or self._bytes >= self._max_bytes
+
+    def _pull_ahead(self) -> None:
+        wait, said_at = FIRST_WAIT_S, -SAY_EVERY_S
+        request = _PULL(subscription=self.subscription, max_messages=min(PULL_MESSAGES, self._max_messages))
+        while not self._stopping.is_set():
+            with self._changed:
+                while self._full() and not self._stopping.is_set():
+                    self._changed.wait(1)
+            if self._stopping.is_set():
+                return
+            try:
+                response = self._pull(request, timeout=_RPC_TIMEOUT_S)
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                    continue  # a long poll that found nothing
+                now = time.monotonic()
+                if now - said_at >= SAY_EVERY_S:
+                    _log.warning("%s Waiting.", translate(error, self.subscription))
+                    said_at = now
+                self._stopping.wait(wait)
+                wait = min(2 * wait, LONGEST_WAIT_S)
+                continue
+            wait = FIRST_WAIT_S
+            if response.received_messages:
+                self._add(response.received_messages)
+
+    def _add(self, received: Any) -> None:
+        ack_ids, messages, total = [], [], 0
+        lease = time.monotonic() + SHORTEST_ACK_DEADLINE_S
+        for one in received:
+            message = one.message
+            attributes = dict(message.attributes)
+            published = message.publish_time
+            data = message.data
+            ack_ids.append(one.ack_id)
+            messages.append(
+                Message(
+                    data,
+                    attributes,
+                    published.seconds * 1_000_000 + published.nanos // 1000,
+                    message.message_id,
+                    event_time(attributes),
+                )
+            )
+            total += len(data)
+        pulled = Pulled(ack_ids, messages, total)
+        with self._changed:
+            for ack_id, message in zip(ack_ids, messages, strict=True):
+                self._leases[ack_id] = lease
+                self._sizes[ack_id] = len(message.data)
+            self._bytes += total
+            if not self._stopping.is_set():
+                self._ready.append(pulled)
+                self._changed.notify()
+                return
+        self.release(ack_ids)
+
+    def _let_go(self, ack_ids: Sequence[str]) -> None:
+        with self._changed:
+            for ack_id in ack_ids:
+                self._leases.pop(ack_id, None)
+                self._bytes -= self._sizes.pop(ack_id, 0)
+            self._changed.notify_all()
+
+    def _keep_leases(self) -> None:
+        while not self._closed.wait(KEEPER_TICK_S):
+            soon = time.monotonic() + EXTEND_AHEAD_S
+            with self._changed:
+                ending = [ack_id for ack_id, until in self._leases.items() if until < soon]
+            if ending and self._modify_deadline(ending, LEASE_S):
+                until = time.monotonic() + LEASE_S
+                with self._changed:
+                    for ack_id in ending:
+                        if ack_id in self._leases:
+                            self._leases[ack_id] = until
+
+    def _modify_deadline(self, ack_ids: Sequence[str], seconds: int) -> bool:
+        done = True
+        for start in range(0, len(ack_ids), IDS_A_REQUEST):
+            request = _MODIFY(
+                subscription=self.subscription,
+                ack_ids=list(ack_ids[start : start + IDS_A_REQUEST]),
+                ack_deadline_seconds=seconds,
+            )
+            done &= self._tell(self._modify, request)
+        return done
+
+    def _tell(self, call: Callable[..., Any], request: Any) -> bool:
+        """Call, a few times if need be; False when Pub/Sub did not hear it. It then delivers again."""
+        wait = FIRST_WAIT_S
+        for attempt in range(4):
+            try:
+                call(request, timeout=_RPC_TIMEOUT_S)
+            except grpc.RpcError as error:
+                if error.code() not in _TRANSIENT or attempt == 3:
+                    _log.warning("%s The messages will be delivered again.", translate(error, self.subscription))
+                    return False
+                time.sleep(wait)
+                wait *= 4
+            else:
+                return True
+        return False
+
+
+def _channel() -> Any:
+    """Google's with default credentials, or the stand-in that `PUBSUB_EMULATOR_HOST` names."""
+    emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
+    if emulator:
+        return grpc.insecure_channel(emulator, options=[("grpc.max_receive_message_length", -1)])
+    return pubsub_v1.SubscriberClient().transport.grpc_channel

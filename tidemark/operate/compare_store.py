@@ -1,0 +1,94 @@
+"""Holds the store's rollups, marks and ledger against its points."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from sqlalchemy import Connection
+
+from tidemark.operate.report import EXAMPLES, Report
+from tidemark.store.fold import SUMMARY, Range, differs, fold_points, fold_rollups, points_of, rollups_of
+
+SLICE_WINDOWS: Final = 1440
+"""Windows compared at a time: a day of minutes. Bounds the memory."""
+
+
+def limits(connection: Connection, largest_s: int, start: int | None, end: int | None) -> Range:
+    """The range to compare, in whole windows of the largest tier."""
+    low, high = connection.exec_driver_sql(
+        """SELECT floor(extract(epoch FROM least((SELECT min(event_time) FROM points),
+                                                 (SELECT min(window_start) FROM rollups))))::bigint,
+                  floor(extract(epoch FROM greatest((SELECT max(event_time) FROM points),
+                                                    (SELECT max(window_start) FROM rollups))))::bigint"""
+    ).one()
+    if low is None:
+        return Range(0, 0)
+    low = low if start is None else start
+    high = high + 1 if end is None else end
+    return Range(low // largest_s * largest_s, -(-high // largest_s) * largest_s)
+
+
+def slices(limits: Range, tier_s: int, largest_s: int) -> Iterator[Range]:
+    """Cut the range, in whole windows of the largest tier."""
+    step = max(largest_s, tier_s * SLICE_WINDOWS // largest_s * largest_s)
+    for start in range(limits.start, limits.end, step):
+        yield Range(start, min(start + step, limits.end))
+
+
+def check_marks(connection: Connection, report: Report) -> None:
+    report.due_marks, report.pending_marks = connection.exec_driver_sql(
+        """SELECT count(*) FILTER (WHERE ready_at <= clock_timestamp()),
+                  count(*) FILTER (WHERE ready_at > clock_timestamp()) FROM marks"""
+    ).one()
+    if report.due_marks:
+        report.example(f"{report.due_marks} marks are due: these windows are owed a settling (is ingest running?)")
+
+
+def check_ledger(connection: Connection, report: Report) -> None:
+    report.ledger_unbalanced, kept, report.points = connection.exec_driver_sql(
+        """SELECT count(*) FILTER (WHERE received <> inserted + overwritten + ignored + dead_lettered),
+                  coalesce(sum(inserted - removed), 0)::bigint,
+                  (SELECT count(*) FROM points) FROM ledger"""
+    ).one()
+    report.ledger_off_by = report.points - kept
+    if report.ledger_unbalanced:
+        report.example(f"{report.ledger_unbalanced} ledger rows do not balance")
+    if report.ledger_off_by:
+        report.example(f"the ledger says {kept} points, the table has {report.points}")
+
+
+_UNMARKED: Final = """NOT EXISTS (
+    SELECT FROM marks m WHERE m.tier_s = {tier_s} AND m.window_from <= {row}.window_start
+    AND m.window_to > {row}.window_start AND (m.series_id IS NULL OR m.series_id = {row}.series_id) AND NOT m.closing)"""
+
+
+def check_rollups(connection: Connection, report: Report, tiers_s: tuple[int, ...], level: int, scope: Range) -> None:
+    """Hold the store's rollups of one tier against a fresh fold."""
+    tier_s = tiers_s[level]
+    if level == 0:
+        fresh = fold_points(tier_s, points_of(scope))
+    else:
+        fresh = fold_rollups(tier_s, rollups_of(scope, tiers_s[level - 1]))
+    stored = f"SELECT p.* FROM {rollups_of(scope, tier_s)}"
+    numbers = ", ".join(f"coalesce(f.{n}::text, '-') || '/' || coalesce(o.{n}::text, '-')" for n in SUMMARY[:7])
+    found = connection.exec_driver_sql(
+        f"""WITH f AS MATERIALIZED ({fresh}), o AS MATERIALIZED ({stored}),
+        j AS MATERIALIZED (
+            SELECT series_id, window_start, o.series_id IS NOT NULL AS stored, concat_ws(' ', {numbers}) AS numbers,
+                   CASE WHEN f.series_id IS NULL THEN o.count > 0
+                        WHEN o.series_id IS NULL THEN true
+                        ELSE {differs("f", "o")} END AS differs
+            FROM f FULL JOIN o USING (series_id, window_start)
+        ),
+        d AS MATERIALIZED (SELECT * FROM j WHERE differs AND {_UNMARKED.format(tier_s=tier_s, row="j")})
+        SELECT (SELECT count(*) FROM j WHERE stored), (SELECT count(*) FROM d),
+               (SELECT json_agg(e) FROM (SELECT series_id, window_start, numbers FROM d LIMIT {EXAMPLES}) e)"""
+    ).one()
+    report.rollups += found[0]
+    report.rollups_differ += found[1]
+    for example in found[2] or ():
+        report.example(
+            f"tier {tier_s} s, series {example['series_id']}, {example['window_start']}: fresh/stored of "
+            f"{', '.join(SUMMARY[:7])}: {example['numbers']}"
+        )

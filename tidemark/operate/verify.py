@@ -1,0 +1,112 @@
+"""`tidemark verify`: proves that every number follows from the raw points.
+
+In one snapshot of the database: no due mark is left, every settled rollup of every tier equals a fresh fold, and the
+ledger balances; then `rollups_latest` in BigQuery is held against the same rows. A base rollup is folded from the
+points, one of an upper tier from the tier below, which was compared itself. Windows that still have a mark are owed
+a settling: they are counted as pending, not compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Final
+
+from tidemark.errors import TidemarkError, UsageError
+from tidemark.operate.arguments import add_settings, read_settings
+from tidemark.operate.compare_store import check_ledger, check_marks, check_rollups, limits, slices
+from tidemark.operate.report import Report, text
+from tidemark.settings import VERIFY, require
+from tidemark.store.connection import make_engine, transaction
+from tidemark.store.location import database_url
+from tidemark.wire.message import microseconds
+
+STATEMENT_TIMEOUT_S: Final = 3600
+
+
+def verify(
+    database: str, dataset: str, tiers_s: tuple[int, ...], start: int | None = None, end: int | None = None
+) -> Report:
+    """Compare everything, or what lies in [start, end) of event time.
+
+    Args:
+        database: URL.
+        dataset: gcp_project.dataset.
+        tiers_s: As given to ingest; a tier that has no rollups at all is one that differs.
+        start: Seconds since 1970, aligned to the largest tier it is compared in; None: from the first point.
+        end: The same; None: to the last point.
+
+    Raises:
+        UnavailableError, MisconfiguredError: the comparison could not be made.
+    """
+    # BigQuery's client takes a second to import
+    from tidemark.operate.compare_warehouse import WarehouseComparison  # noqa: PLC0415
+    from tidemark.warehouse.clients import rest  # noqa: PLC0415
+
+    pool = make_engine(database, pool_size=2, statement_timeout_s=STATEMENT_TIMEOUT_S)
+    try:
+        report = Report()
+        with transaction(pool, "REPEATABLE READ") as connection:
+            whole = start is None and end is None
+            within = limits(connection, tiers_s[-1], start, end)
+            check_marks(connection, report)
+            if whole:
+                check_ledger(connection, report)
+            for level, tier_s in enumerate(tiers_s):
+                for scope in slices(within, tier_s, tiers_s[-1]):
+                    check_rollups(connection, report, tiers_s, level, scope)
+            comparison = WarehouseComparison(connection, pool, rest(dataset), dataset, report)
+            comparison.compare(tiers_s, within)
+        return report
+    finally:
+        pool.dispose()
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "verify", help="prove that every rollup follows from the points", description=__doc__
+    )
+    add_settings(parser, VERIFY)
+    parser.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339; default: the first point")
+    parser.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339; default: the last point")
+    parser.add_argument("--tier", type=int, metavar="SECONDS", help="only up to this tier")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare and report: 0 PASS, 1 something differs, 2 it could not be compared."""
+    try:
+        values = read_settings(arguments, VERIFY)
+        require(values, "rollup_dataset")
+        tiers_s = tuple(t for t in values.tiers_s if arguments.tier is None or t <= arguments.tier)
+        report = verify(
+            database_url(values), values.rollup_dataset, tiers_s, _seconds(arguments.start), _seconds(arguments.end)
+        )
+    except TidemarkError as error:
+        if arguments.json:
+            print(json.dumps({"verify": "ERROR", "error": str(error)}))  # noqa: T201
+        else:
+            print(f"Could not compare: {error}")  # noqa: T201
+        return 2
+    verdict = "PASS" if report.passed else "FAIL"
+    if arguments.json:
+        print(json.dumps({"verify": verdict, **asdict(report)}))  # noqa: T201
+    else:
+        print(text(report))  # noqa: T201
+    return 0 if report.passed else 1
+
+
+def _seconds(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a time; write it as 2026-01-31T00:00:00Z.") from None
+    if parsed.tzinfo is None:
+        raise UsageError(f"{text!r} has no zone; write it as 2026-01-31T00:00:00Z.")
+    return microseconds(parsed) // 1_000_000

@@ -1,0 +1,91 @@
+"""What the stages of one worker process share: the database pool, the series cache, the BigQuery writer.
+
+A worker process runs several bundles at once, each on its own thread, and Beam sets a DoFn up once a thread: without
+sharing, connections would multiply. Only references travel with the job, never a password.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from tidemark.settings import STORE, read
+from tidemark.store.connection import engine
+from tidemark.store.location import database_url
+from tidemark.store.series import SeriesCache
+from tidemark.store.settle import Settler
+from tidemark.store.write import Policy, Writer
+from tidemark.warehouse.writer import RollupWriter
+
+Resource = TypeVar("Resource")
+_made: dict[Any, Any] = {}
+_lock: Final = threading.RLock()
+
+
+def _once(key: Any, make: Callable[[], Resource]) -> Resource:
+    with _lock:
+        if key not in _made:
+            _made[key] = make()
+        found: Resource = _made[key]
+        return found
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where the raw store is and what its windows are like.
+
+    Attributes:
+        secret: The reference of the URL; None: the worker's environment has the URL itself.
+        pool_size: Connections of one worker process.
+        tiers_s, horizon_s, debounce_s: See `tidemark.settings`.
+    """
+
+    secret: str | None
+    pool_size: int
+    tiers_s: tuple[int, ...]
+    horizon_s: float
+    debounce_s: float
+
+    def _pool(self) -> Any:
+        if self.secret is None:
+            values = read(STORE, {})
+        else:
+            values = read(STORE, {"database_secret": self.secret}, environment={})
+        return engine(database_url(values), self.pool_size)
+
+    def series(self) -> SeriesCache:
+        """The process's series cache."""
+        return _once(("series", self.secret), lambda: SeriesCache(self._pool()))
+
+    def writer(self) -> Writer:
+        """The process's writer of blocks."""
+        policy = Policy(self.tiers_s[0], self.horizon_s, self.debounce_s)
+        return _once(("writer", self), lambda: Writer(self._pool(), self.series(), policy))
+
+    def settler(self) -> Settler:
+        """The process's settler."""
+        return _once(("settler", self), lambda: Settler(self._pool(), self.tiers_s, self.horizon_s))
+
+
+@dataclass(frozen=True)
+class Warehouse:
+    """Where the rollups go."""
+
+    dataset: str
+    endpoint: str | None
+    deadline_s: float = 20.0
+
+    def writer(self) -> RollupWriter:
+        """The process's writer of rollups."""
+        return _once(self, lambda: RollupWriter(self.dataset, self.endpoint, deadline_s=self.deadline_s))
+
+
+def close() -> None:
+    """Close what this process shares; the next use opens it again."""
+    with _lock:
+        for made in _made.values():
+            if isinstance(made, RollupWriter):
+                made.close()
+        _made.clear()

@@ -1,0 +1,79 @@
+"""Settles what is due: a tick that needs no timer, and the rows that it brings."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.utils.timestamp import Duration
+
+from tidemark.errors import MisconfiguredError, UnavailableError
+from transforms.counters import count, gauge
+from transforms.resources import Store
+from transforms.rollup_batch import RollupBatch
+from transforms.source import FOR_EVER, READING
+
+_log = logging.getLogger("tidemark")
+
+
+@dataclass(frozen=True)
+class Settle(beam.PTransform):
+    """Due marks to `RollupBatch`es of settled rows, every tier.
+
+    The tick is a splittable DoFn that defers itself: a real-time timer would do, but the local engine has none. No
+    state, window or timer of the engine is used, so engines and restarts cannot make a difference.
+
+    Args:
+        store: The raw store.
+        every_s: Time between two looks.
+    """
+
+    store: Store
+    every_s: float
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, pbegin: Any) -> Any:
+        """Tick, settle."""
+        return (
+            pbegin
+            | "start" >> beam.Create([0])
+            | "tick" >> beam.ParDo(_Tick(self.every_s)).with_output_types(float)
+            | "settle due" >> beam.ParDo(_SettleDue(self.store)).with_output_types(RollupBatch)
+        )
+
+
+class _Tick(beam.DoFn):
+    def __init__(self, every_s: float) -> None:
+        self._every_s = every_s
+
+    @beam.DoFn.unbounded_per_element()
+    def process(self, _start: int, tracker: Any = beam.DoFn.RestrictionParam(FOR_EVER)) -> Iterator[float]:
+        position = tracker.current_restriction().start
+        if READING.draining.is_set():
+            tracker.try_claim(tracker.current_restriction().stop - 1)
+            return
+        if tracker.try_claim(position):
+            yield time.time()
+            tracker.defer_remainder(Duration(seconds=self._every_s))
+
+
+class _SettleDue(beam.DoFn):
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def process(self, _tick: float) -> Iterator[RollupBatch]:
+        try:
+            settler = self._store.settler()
+            gauge("oldest_due_mark_s", settler.oldest_due_s())
+            for settled in settler.due():
+                yield RollupBatch(settled.rows.tobytes(), "settled", settled.mark_ids, settled.corrected)
+        except (UnavailableError, MisconfiguredError) as error:
+            # The marks are still there: the next tick tries again, and the age of the oldest one tells.
+            count("settle_failures")
+            _log.warning("%s Settling waits.", error)

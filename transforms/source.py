@@ -1,0 +1,269 @@
+"""Reads messages: Pub/Sub's own reader where the engine has one, a splittable DoFn everywhere else.
+
+    Dataflow        ReadFromPubSub(timestamp_attribute)  one message an element, acknowledged by the service
+    Prism, Flink    _Pull                                one pull an element, acknowledged when the bundle is committed
+
+An element is a list of messages either way. Its timestamp is the earliest `event_time` attribute in it, so that the
+watermark is one of event time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import apache_beam as beam
+from apache_beam.io.gcp.pubsub import PubsubMessage, ReadFromPubSub
+from apache_beam.io.restriction_trackers import OffsetRange, OffsetRestrictionTracker
+from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
+from apache_beam.transforms.core import RestrictionProvider
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import MAX_TIMESTAMP, Duration, Timestamp
+
+from tidemark.bus.puller import Pulled, Puller
+from tidemark.failpoints import reach
+from tidemark.wire.message import Message, event_time, microseconds
+from transforms.counters import count, gauge
+
+_END: Final = 2**62
+BUNDLE_S: Final = 0.3
+"""How long one bundle gathers: what is acknowledged late by at most this, and the cost of a bundle is spread over it."""
+BUNDLE_MESSAGES: Final = 20_000
+IDLE_WAIT_S: Final = 0.2
+
+
+@dataclass(frozen=True)
+class ReadMessages(beam.PTransform):
+    """Messages of a subscription, as lists.
+
+    Guarantee: a message is acknowledged only after the bundle it is in was committed by the engine, and with it every
+    stage that is fused to this one.
+
+    Args:
+        subscription: Full name.
+        native: Use the engine's own Pub/Sub reader.
+        max_messages, max_bytes, threads: See `tidemark.bus.puller.Puller`.
+        idle_timeout_s: Without messages for this long the watermark follows the clock, this far behind.
+        span_s: The watermark is the least event time pulled in this many seconds.
+        max_lateness_s: A message later than this does not hold the watermark.
+    """
+
+    subscription: str
+    native: bool
+    max_messages: int
+    max_bytes: int
+    threads: int
+    idle_timeout_s: float
+    span_s: float
+    max_lateness_s: float
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, pbegin: Any) -> Any:
+        """One of the two readers."""
+        if self.native:
+            return (
+                pbegin
+                | "pubsub"
+                >> ReadFromPubSub(
+                    subscription=self.subscription, with_attributes=True, timestamp_attribute="event_time"
+                )
+                | "as message" >> beam.Map(_as_messages).with_output_types(list[Message])
+            )
+        return (
+            pbegin
+            | "subscription" >> beam.Create([self.subscription])
+            | "pull" >> beam.ParDo(_Pull(self)).with_output_types(list[Message])
+        )
+
+
+def _as_messages(message: PubsubMessage) -> list[Message]:
+    attributes = message.attributes or {}
+    published = microseconds(message.publish_time)
+    return [Message(message.data or b"", attributes, published, message.message_id, event_time(attributes))]
+
+
+class Reading:
+    """What this process reads: one puller, its watermark, and the wish to stop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._puller: Puller | None = None
+        self._watermark: EventTimeWatermark | None = None
+        self.draining = threading.Event()
+        self.last_message = time.monotonic()
+
+    def open(self, config: ReadMessages) -> tuple[Puller, EventTimeWatermark]:
+        """The puller and watermark, started at the first call."""
+        with self._lock:
+            if self._puller is None or self._watermark is None:
+                self._puller = Puller(config.subscription, config.max_messages, config.max_bytes, config.threads)
+                self._watermark = EventTimeWatermark(config.span_s, config.idle_timeout_s, config.max_lateness_s)
+                self._puller.start()
+                self.last_message = time.monotonic()
+            return self._puller, self._watermark
+
+    def started(self) -> bool:
+        """Messages are being pulled."""
+        return self._puller is not None
+
+    def idle_s(self) -> float:
+        """Seconds since the last message; 0 while any is held."""
+        with self._lock:
+            puller = self._puller
+        if puller is None or puller.held():
+            return 0.0
+        return time.monotonic() - self.last_message
+
+    def drain(self) -> None:
+        """Pull no more; what was pulled is worked off, and the source then ends."""
+        self.draining.set()
+        with self._lock:
+            puller = self._puller
+        if puller is not None:
+            puller.stop()
+
+    def close(self) -> None:
+        """Give everything back; a new `open` starts afresh, except after `drain`."""
+        with self._lock:
+            puller, self._puller, self._watermark = self._puller, None, None
+        if puller is not None:
+            puller.close()
+
+
+READING: Final = Reading()
+
+
+class EventTimeWatermark:
+    """The least of min(event time, publish time) pulled in the last while.
+
+    Messages later than the allowed lateness are left out, so that one slow or broken device cannot hold it. Idle: the
+    clock less the idle allowance. Never beyond the clock, never back. It steers previews only.
+    """
+
+    def __init__(self, span_s: float, idle_timeout_s: float, max_lateness_s: float) -> None:
+        self._span_s = span_s
+        self._idle_s = idle_timeout_s
+        self._max_lateness_us = round(max_lateness_s * 1e6)
+        self._minima: deque[tuple[float, int]] = deque()
+        self._heard = time.monotonic()
+        self._value = 0
+
+    def observe(self, messages: list[Message]) -> None:
+        """Take the messages of one pull into account."""
+        allowed = self._max_lateness_us
+        times = [m.publish_time if m.stated is None else min(m.stated, m.publish_time) for m in messages]
+        timely = [t for t, m in zip(times, messages, strict=True) if m.publish_time - t <= allowed]
+        now = time.monotonic()
+        self._heard = now
+        if timely:
+            self._minima.append((now, min(timely)))
+        while self._minima and self._minima[0][0] < now - self._span_s:
+            self._minima.popleft()
+
+    def micros(self) -> int:
+        """The watermark in microseconds since 1970; 0 before anything is known."""
+        clock = time.time_ns() // 1000
+        if time.monotonic() - self._heard >= self._idle_s:
+            self._minima.clear()
+            estimate = clock - round(self._idle_s * 1e6)
+        elif self._minima:
+            estimate = min(least for _, least in self._minima)
+        else:
+            estimate = 0
+        self._value = max(self._value, min(estimate, clock))
+        return self._value
+
+
+class _OneReader(OffsetRestrictionTracker):
+    """Agrees to a split only at its own position, a checkpoint: an engine that splits on would start a second reader."""
+
+    def try_split(self, fraction_of_remainder: float) -> Any:
+        return super().try_split(0) if fraction_of_remainder == 0 else None
+
+
+class _ForEver(RestrictionProvider):
+    def initial_restriction(self, _element: Any) -> OffsetRange:
+        return OffsetRange(0, _END)
+
+    def create_tracker(self, restriction: OffsetRange) -> OffsetRestrictionTracker:
+        return _OneReader(restriction)
+
+    def restriction_size(self, _element: Any, _restriction: OffsetRange) -> int:
+        return 1
+
+    def split(self, _element: Any, restriction: OffsetRange) -> Iterator[OffsetRange]:
+        yield restriction
+
+    def truncate(self, _element: Any, _restriction: OffsetRange) -> None:
+        """Nothing is left to do when the engine drains: what was pulled is in a bundle."""
+
+
+FOR_EVER: Final = _ForEver()
+
+
+class _Pull(beam.DoFn):
+    """One claim is one pull is one element; a bundle takes what comes within `BUNDLE_S`."""
+
+    def __init__(self, config: ReadMessages) -> None:
+        self._config = config
+
+    @beam.DoFn.unbounded_per_element()
+    def process(
+        self,
+        _subscription: str,
+        finalizer: Any = beam.DoFn.BundleFinalizerParam,
+        tracker: Any = beam.DoFn.RestrictionParam(FOR_EVER),
+        watermark: Any = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider()),
+    ) -> Iterator[TimestampedValue]:
+        puller, estimator = READING.open(self._config)
+        position, taken = tracker.current_restriction().start, 0
+        until = time.monotonic() + BUNDLE_S
+        while taken < BUNDLE_MESSAGES and (left := until - time.monotonic()) > 0:
+            if READING.draining.is_set():
+                pulled = puller.take(0)
+                if pulled is None:
+                    tracker.try_claim(_END - 1)
+                    watermark.set_watermark(MAX_TIMESTAMP)
+                    return
+            else:
+                pulled = puller.take(min(left, IDLE_WAIT_S))
+            if pulled is None:
+                if taken:
+                    break
+                continue
+            if not tracker.try_claim(position):
+                puller.release(pulled.ack_ids)
+                return
+            position += 1
+            taken += len(pulled.messages)
+            READING.last_message = time.monotonic()
+            finalizer.register(_Acknowledge(puller, pulled))
+            estimator.observe(pulled.messages)
+            count("messages", len(pulled.messages))
+            yield TimestampedValue(pulled.messages, Timestamp(micros=min(m.earliest for m in pulled.messages)))
+        micros = estimator.micros()
+        if micros:
+            moment = Timestamp(micros=micros)
+            current = watermark.current_watermark()
+            if current is None or moment > current:
+                watermark.set_watermark(moment)
+            gauge("watermark", micros / 1e6)
+        tracker.defer_remainder(Duration(seconds=0))
+
+
+class _Acknowledge:
+    """What the engine calls when the bundle is durable."""
+
+    def __init__(self, puller: Puller, pulled: Pulled) -> None:
+        self._puller, self._pulled = puller, pulled
+
+    def __call__(self) -> None:
+        reach("source.finalize")
+        self._puller.acknowledge(self._pulled.ack_ids)
+        count("acknowledged", len(self._pulled.ack_ids))

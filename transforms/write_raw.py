@@ -1,0 +1,96 @@
+"""Writes blocks to the raw store, and passes on what previews are made of."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.transforms.window import TimestampedValue
+from apache_beam.utils.timestamp import Timestamp
+
+from tidemark.retry import until_done
+from tidemark.store.write import Writer, Written
+from tidemark.wire.block import Block
+from tidemark.wire.summary import MICROSECONDS, Points, windows
+from transforms.counters import count
+from transforms.resources import Store
+
+
+@dataclass(frozen=True)
+class WriteRaw(beam.PTransform):
+    """Blocks to the raw store; out come (shard, points) of one base window each, stamped with the window's start.
+
+    Guarantee: when the bundle ends, every point is committed together with a mark that owes it a settled rollup, and
+    every dead letter is kept. Stands before any shuffle, fused to the source, so "acknowledged" means "durable".
+    While the database is away or wrong it waits, and nothing is acknowledged.
+
+    Args:
+        store: The raw store.
+        shards: Into how many keys the series are hashed.
+        preview_s: How long after its end a window still has previews; later points are counted and left out.
+    """
+
+    store: Store
+    shards: int
+    preview_s: float
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, blocks: Any) -> Any:
+        """One ParDo."""
+        return blocks | beam.ParDo(_Write(self)).with_output_types(tuple[int, bytes])
+
+
+class _Write(beam.DoFn):
+    def __init__(self, config: WriteRaw) -> None:
+        self._config = config
+
+    def setup(self) -> None:
+        self._writer: Writer | None = None
+
+    def process(self, block: Block) -> Iterator[TimestampedValue]:
+        if self._writer is None:
+            self._writer = self._config.store.writer()
+        writer = self._writer
+        written = until_done(lambda: writer.write(block), count=count)
+        self._count(block, written)
+        base_s = self._config.store.tiers_s[0]
+        for shard, start, points in by_shard(written.points, base_s, self._config.shards):
+            if start / MICROSECONDS + base_s + self._config.preview_s < time.time():
+                count("beyond_previews", len(points))
+            else:
+                yield TimestampedValue((shard, points.tobytes()), Timestamp(micros=start))
+
+    def _count(self, block: Block, written: Written) -> None:
+        count("received", block.received)
+        count("inserted", written.inserted)
+        count("overwritten", written.overwritten)
+        count("ignored", written.ignored)
+        count("dead_lettered", written.dead_lettered)
+        for reason, number in Counter(letter.reason for letter in written.dead_letters).items():
+            count(f"dead_lettered_{reason}", number)
+        store = self._config.store
+        behind = written.points["publish_time"] - windows(written.points, store.tiers_s[0])
+        end = store.tiers_s[0] * MICROSECONDS
+        count("late_after_window", int(np.count_nonzero(behind > end)))
+        count("late_after_horizon", int(np.count_nonzero(behind > end + store.horizon_s * MICROSECONDS)))
+
+
+def by_shard(points: Points, base_s: int, shards: int) -> Iterator[tuple[int, int, Points]]:
+    """Cut points into (shard, window start in microseconds, points)."""
+    start = windows(points, base_s)
+    shard = points["series_id"] % shards
+    order = np.lexsort((shard, start))
+    start, shard, points = start[order], shard[order], points[order]
+    new = np.ones(len(points), bool)
+    new[1:] = (start[1:] != start[:-1]) | (shard[1:] != shard[:-1])
+    edges = [*np.flatnonzero(new).tolist(), len(points)]
+    for begin, end in itertools.pairwise(edges):
+        yield int(shard[begin]), int(start[begin]), points[begin:end]

@@ -1,0 +1,112 @@
+"""Appends rollups to BigQuery, previews and settled rows alike; marks die only after their rows are durable there."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+
+from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
+from tidemark.failpoints import reach
+from tidemark.retry import SAY_EVERY_S
+from tidemark.wire.summary import Rollups
+from transforms.counters import count
+from transforms.resources import Store, Warehouse
+from transforms.rollup_batch import RollupBatch
+
+_log = logging.getLogger("tidemark")
+
+
+@dataclass(frozen=True)
+class WriteRollups(beam.PTransform):
+    """`RollupBatch`es to the table `rollups`.
+
+    Guarantee: settled rows either become durable, and then their marks die, or keep their marks and are settled again
+    later. Previews that cannot be appended within the warehouse's deadline are dropped and counted: a settled row
+    will say more.
+
+    Args:
+        store: For the names of series, and for the marks.
+        warehouse: BigQuery.
+    """
+
+    store: Store
+    warehouse: Warehouse
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, batches: Any) -> Any:
+        """One ParDo; nothing comes out."""
+        return batches | beam.ParDo(_Append(self.store, self.warehouse)).with_output_types(None)
+
+
+class _Append(beam.DoFn):
+    def __init__(self, store: Store, warehouse: Warehouse) -> None:
+        self._store, self._warehouse = store, warehouse
+        self._said_at = -SAY_EVERY_S
+
+    def start_bundle(self) -> None:
+        self._previews: list[RollupBatch] = []
+        self._down = False
+
+    def process(self, batch: RollupBatch) -> Iterator[None]:
+        if batch.pane == "settled":
+            self._append_settled(batch)
+        else:
+            self._previews.append(batch)
+        yield from ()
+
+    def finish_bundle(self) -> None:
+        if not self._previews:
+            return
+        rows = np.concatenate([batch.rollups() for batch in self._previews])
+        panes = [batch.pane for batch in self._previews for _ in range(len(batch.rollups()))]
+        if self._try_append(rows, panes):
+            count("previews", len(rows))
+        else:
+            count("previews_dropped", len(rows))
+
+    def _append_settled(self, batch: RollupBatch) -> None:
+        rows = batch.rollups()
+        # after one failure the rest of the bundle would only wait as well; its marks bring it back
+        if self._down or not self._try_append(rows, "settled"):
+            count("settled_deferred", len(rows))
+            return
+        reach("settle.appended")
+        try:
+            self._store.settler().forget(batch.mark_ids)
+        except (UnavailableError, MisconfiguredError) as error:
+            self._say(error)  # the rows will be appended once more, with the same content
+            return
+        count("settled", len(rows))
+        count("corrected", batch.corrected)
+
+    def _try_append(self, rows: Rollups, panes: str | list[str]) -> bool:
+        if not len(rows):
+            return True
+        reach("rollups.append")
+        try:
+            names = self._store.series().names(np.unique(rows["series_id"]).tolist())
+            keys = [names[i] for i in rows["series_id"].tolist()]
+            refused = self._warehouse.writer().append(rows, keys, panes)
+        except (UnavailableError, MisconfiguredError) as error:
+            self._down = True
+            count("append_failures")
+            self._say(error)
+            return False
+        if refused:
+            count("rollups_refused", len(refused))
+            _log.error("BigQuery refuses %d rollup rows, the first because: %s", len(refused), refused[0])
+        return True
+
+    def _say(self, error: TidemarkError) -> None:
+        now = time.monotonic()
+        if now - self._said_at >= SAY_EVERY_S:
+            _log.warning("%s Settled rows wait; previews are dropped meanwhile.", error)
+            self._said_at = now
