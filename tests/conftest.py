@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile(
+    "everyday",
+    deadline=None,
+    max_examples=int(os.environ.get("TIDEMARK_TEST_EXAMPLES", "60")),
+    derandomize=True,
+)
+hypothesis.settings.load_profile("everyday")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run the fault scenarios at their full durations")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--long"):
+        return
+    skip = pytest.mark.skip(reason="the full duration: run with --long")
+    for item in items:
+        if "long" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("TIDEMARK_") and name != "TIDEMARK_TEST_EXAMPLES":
+            monkeypatch.delenv(name)
