@@ -1,0 +1,110 @@
+"""Reads rollups back from BigQuery."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from google.api_core.exceptions import GoogleAPICallError, RetryError
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import bigquery
+from requests.exceptions import RequestException
+
+from tidemark.warehouse.tables import SCHEMA, TABLE, VIEW, translate
+from tidemark.wire.message import microseconds, moment
+
+_NAMES: Final = ", ".join(field.name for field in SCHEMA)
+
+
+class Rollup(NamedTuple):
+    """A row of `rollups`; times are microseconds since 1970 UTC."""
+
+    project: str
+    source: str
+    metric: str
+    tier_s: int
+    window_start: int
+    window_end: int
+    count: int  # type: ignore[assignment]  # the column's name; a tuple's own count is not used
+    sum: float
+    min: float
+    max: float
+    first: float
+    last: float
+    m2: float
+    first_publish_time: int
+    last_publish_time: int
+    late_count: int
+    pane: str
+    revision: int
+    final: bool
+    emitted_at: int
+
+
+def latest(
+    client: bigquery.Client, dataset: str, from_us: int, to_us: int, tier_s: int | None = None
+) -> Iterator[Rollup]:
+    """Rows of `rollups_latest`, ordered by tier, window and series, fetched page by page.
+
+    Args:
+        client: Of the dataset's project.
+        dataset: gcp_project.dataset.
+        from_us: Least window start in microseconds.
+        to_us: Its exclusive end.
+        tier_s: Only this tier.
+
+    Raises:
+        UnavailableError, MisconfiguredError: BigQuery does not answer, or the view is not there.
+    """
+    query = f"""SELECT {_NAMES} FROM `{dataset}.{VIEW}`
+WHERE window_start >= @from AND window_start < @to AND (@tier IS NULL OR tier_s = @tier)
+ORDER BY tier_s, window_start, project, source, metric"""
+    return _rows(
+        client,
+        query,
+        [
+            bigquery.ScalarQueryParameter("from", "TIMESTAMP", moment(from_us)),
+            bigquery.ScalarQueryParameter("to", "TIMESTAMP", moment(to_us)),
+            bigquery.ScalarQueryParameter("tier", "INT64", tier_s),
+        ],
+    )
+
+
+def history(
+    client: bigquery.Client, dataset: str, key: tuple[str, str, str], tier_s: int, start_us: int
+) -> list[Rollup]:
+    """Every row of one rollup, oldest first.
+
+    Args:
+        client: Of the dataset's project.
+        dataset: gcp_project.dataset.
+        key: (project, source, metric).
+        tier_s: Its tier.
+        start_us: Its window start in microseconds.
+
+    Raises:
+        UnavailableError, MisconfiguredError: as `latest`.
+    """
+    query = f"""SELECT {_NAMES} FROM `{dataset}.{TABLE}`
+WHERE window_start = @start AND tier_s = @tier AND project = @project AND source = @source AND metric = @metric
+ORDER BY emitted_at, revision"""
+    parameters = [
+        bigquery.ScalarQueryParameter("start", "TIMESTAMP", moment(start_us)),
+        bigquery.ScalarQueryParameter("tier", "INT64", tier_s),
+        *(
+            bigquery.ScalarQueryParameter(name, "STRING", value)
+            for name, value in zip(("project", "source", "metric"), key, strict=True)
+        ),
+    ]
+    return list(_rows(client, query, parameters))
+
+
+def _rows(client: bigquery.Client, query: str, parameters: list[Any]) -> Iterator[Rollup]:
+    config = bigquery.QueryJobConfig(query_parameters=parameters)
+    try:
+        for row in client.query(query, job_config=config, timeout=60).result(page_size=10_000):
+            values: list[Any] = [microseconds(v) if isinstance(v, datetime) else v for v in row.values()]
+            yield Rollup(*values)
+    except (GoogleAPICallError, RetryError, RequestException, GoogleAuthError) as error:
+        raise translate(error) from error

@@ -1,0 +1,275 @@
+"""Appends rollup rows to BigQuery over the Storage Write API's default stream.
+
+    rows ── serialize ──▶ requests of ≤ 5,000 rows ──▶ one AppendRows stream a thread ──▶ responses, in order
+
+A row is durable when its response says so. A broken stream, a timeout or a service that is busy means that the
+requests without a response are sent again: a row may then be there twice, which the view `rollups_latest` hides.
+"""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+import grpc
+from google.cloud.bigquery_storage_v1 import types
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
+from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S
+from tidemark.warehouse.clients import write_channel
+from tidemark.warehouse.rows import DESCRIPTOR, serialize
+from tidemark.warehouse.tables import TABLE
+from tidemark.wire.summary import Rollups
+
+ROWS_A_REQUEST: Final = 5_000
+BYTES_A_REQUEST: Final = 8 << 20
+"""The service takes 10 MB."""
+_METHOD: Final = "/google.cloud.bigquery.storage.v1.BigQueryWrite/AppendRows"
+_Request: Final = types.AppendRowsRequest.pb()
+_Response: Final = types.AppendRowsResponse.pb()
+_TRANSIENT: Final = frozenset(
+    {
+        code_pb2.UNAVAILABLE,
+        code_pb2.ABORTED,
+        code_pb2.INTERNAL,
+        code_pb2.DEADLINE_EXCEEDED,
+        code_pb2.RESOURCE_EXHAUSTED,
+        code_pb2.CANCELLED,
+        code_pb2.UNKNOWN,
+    }
+)
+
+
+class RefusedRow(NamedTuple):
+    """A row that BigQuery will never take; `row` is its place in what was given to `append`."""
+
+    row: int
+    message: str
+
+
+class _Failure(Exception):  # noqa: N818  # stays in this module
+    """One request was not acknowledged."""
+
+    def __init__(self, code: int, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+
+class RollupWriter:
+    """Appends to one dataset's `rollups`; one for a process, safe between threads."""
+
+    def __init__(self, dataset: str, endpoint: str | None, deadline_s: float = 20.0) -> None:
+        """Nothing is connected before the first `append`.
+
+        Args:
+            dataset: gcp_project.dataset.
+            endpoint: host:port of a stand-in in plain text; None: Google's.
+            deadline_s: How long one `append` tries.
+        """
+        project, _, name = dataset.rpartition(".")
+        self._stream_name = f"projects/{project}/datasets/{name}/tables/{TABLE}/streams/_default"
+        self._endpoint = endpoint
+        self._deadline_s = deadline_s
+        self._channel: Any = None
+        self._idle: list[_Stream] = []
+        self._lock = threading.Lock()
+
+    def append(
+        self, rows: Rollups, names: Sequence[tuple[str, str, str]], panes: str | Sequence[str]
+    ) -> list[RefusedRow]:
+        """Append rows and return when all of them are durable, except those returned.
+
+        Args:
+            rows: Shape (n,), dtype `ROLLUP`.
+            names: (project, source, metric) of each row.
+            panes: early, on_time, late or settled; of all rows, or of each.
+
+        Returns:
+            The rows BigQuery refuses for what they contain; the others are written.
+
+        Raises:
+            UnavailableError: not all rows are known to be durable after the deadline; appending again is harmless.
+            MisconfiguredError: the table, its schema or a grant is not as it must be.
+        """
+        serialized = serialize(rows, names, panes, time.time_ns() // 1000)
+        pending = list(_batches(serialized))
+        refused: list[RefusedRow] = []
+        give_up_at = time.monotonic() + self._deadline_s
+        wait = FIRST_WAIT_S
+        while pending:
+            try:
+                pending = self._send(pending, serialized, refused, give_up_at)
+                continue
+            except _Failure as failure:
+                if failure.code not in _TRANSIENT:
+                    raise self._misconfigured(failure) from None
+                pause = failure.retry_after_s or random.uniform(wait / 2, wait)  # noqa: S311  # jitter, not a secret
+                if time.monotonic() + pause >= give_up_at:
+                    raise self._unavailable(failure) from None
+            time.sleep(pause)
+            wait = min(2 * wait, LONGEST_WAIT_S)
+        return refused
+
+    def close(self) -> None:
+        """Close every stream and the channel; a later `append` opens them again."""
+        with self._lock:
+            streams, self._idle = self._idle, []
+            channel, self._channel = self._channel, None
+        for stream in streams:
+            stream.close()
+        if channel is not None:
+            channel.close()
+
+    def _send(
+        self, batches: list[list[int]], serialized: list[bytes], refused: list[RefusedRow], give_up_at: float
+    ) -> list[list[int]]:
+        """Send every batch on one stream before reading the responses.
+
+        Acknowledged batches are taken out of `batches` as their responses come, so that a failure leaves the rest.
+
+        Returns:
+            What is left to send: batches without their refused rows.
+        """
+        stream = self._take_stream()
+        good = False
+        try:
+            again: list[list[int]] = []
+            with stream.until(give_up_at):
+                for batch in batches:
+                    stream.send(self._request([serialized[i] for i in batch]))
+                while batches:
+                    bad = stream.receive()
+                    batch = batches.pop(0)
+                    if bad:
+                        refused.extend(RefusedRow(batch[i], message) for i, message in sorted(bad.items()))
+                        again.append([row for i, row in enumerate(batch) if i not in bad])
+            good = True
+            return [batch for batch in again if batch]
+        finally:
+            if good:
+                with self._lock:
+                    self._idle.append(stream)
+            else:
+                stream.close()
+
+    def _take_stream(self) -> _Stream:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+            if self._channel is None:
+                self._channel = write_channel(self._endpoint)
+            return _Stream(self._channel, self._stream_name)
+
+    def _request(self, serialized: list[bytes]) -> Any:
+        # Every request repeats stream and schema: they are needed on the first of a connection only, but a stand-in
+        # wants them always, and beside thousands of rows they cost nothing.
+        request = _Request(write_stream=self._stream_name)
+        request.proto_rows.writer_schema.proto_descriptor.CopyFrom(DESCRIPTOR)
+        request.proto_rows.rows.serialized_rows.extend(serialized)
+        return request
+
+    def _unavailable(self, failure: _Failure) -> TidemarkError:
+        return UnavailableError(
+            f"BigQuery did not take the rows within {self._deadline_s:g} s: {code_pb2.Code.Name(failure.code)}: {failure}.",
+            retry_after_s=failure.retry_after_s,
+        )
+
+    def _misconfigured(self, failure: _Failure) -> TidemarkError:
+        return MisconfiguredError(
+            f"BigQuery refuses to append to {self._stream_name}: {code_pb2.Code.Name(failure.code)}: {failure}."
+        )
+
+
+def _batches(serialized: list[bytes]) -> Iterator[list[int]]:
+    """Indices of the rows of each request."""
+    batch: list[int] = []
+    size = 0
+    for i, row in enumerate(serialized):
+        if batch and (len(batch) == ROWS_A_REQUEST or size + len(row) > BYTES_A_REQUEST):
+            yield batch
+            batch, size = [], 0
+        batch.append(i)
+        size += len(row) + 8
+    if batch:
+        yield batch
+
+
+class _Stream:
+    """One bidirectional AppendRows call; used by one thread at a time."""
+
+    def __init__(self, channel: Any, stream_name: str) -> None:
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        method = channel.stream_stream(_METHOD, _Request.SerializeToString, _Response.FromString)
+        self._call = method(
+            iter(self._requests.get, None), metadata=[("x-goog-request-params", f"write_stream={stream_name}")]
+        )
+
+    def send(self, request: Any) -> None:
+        """Queue a request."""
+        self._requests.put(request)
+
+    def receive(self) -> dict[int, str]:
+        """Wait for the next response.
+
+        Returns:
+            The rows of the request that are refused, by index; empty: all are durable.
+
+        Raises:
+            _Failure: the request is not acknowledged.
+        """
+        try:
+            response = next(self._call)
+        except StopIteration:
+            raise _Failure(code_pb2.UNAVAILABLE, "the stream was closed") from None
+        except grpc.RpcError as error:
+            raise _Failure(error.code().value[0], error.details() or "", _retry_after(error)) from None
+        if response.row_errors:
+            return {error.index: error.message for error in response.row_errors}
+        if response.HasField("error"):
+            raise _Failure(response.error.code, response.error.message, _retry_delay(response.error))
+        return {}
+
+    def until(self, give_up_at: float) -> _Deadline:
+        """Cancel the call when it takes longer than this."""
+        return _Deadline(self._call, give_up_at)
+
+    def close(self) -> None:
+        """End the call."""
+        self._requests.put(None)
+        self._call.cancel()
+
+
+class _Deadline:
+    """A stream has no deadline for a message: a timer cancels the call, so that a frozen server does not hold a thread."""
+
+    def __init__(self, call: Any, give_up_at: float) -> None:
+        self._timer = threading.Timer(max(0.0, give_up_at - time.monotonic()), call.cancel)
+        self._timer.daemon = True
+
+    def __enter__(self) -> None:
+        self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+
+def _retry_after(error: Any) -> float | None:
+    """The pause that a service asks for, from the call's trailing metadata."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            return _retry_delay(status_pb2.Status.FromString(value))
+    return None
+
+
+def _retry_delay(status: status_pb2.Status) -> float | None:
+    for detail in status.details:
+        info = error_details_pb2.RetryInfo()
+        if detail.Unpack(info):
+            return float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
+    return None
