@@ -14,10 +14,13 @@ from google.cloud.bigquery_storage_v1 import BigQueryWriteClient
 MAX_MESSAGE_BYTES: Final = 20 << 20
 
 
-def rest(dataset: str) -> bigquery.Client:
-    """A client for tables and queries of `gcp_project.dataset`; `BIGQUERY_EMULATOR_HOST` names a stand-in."""
+def rest(dataset: str, emulator: str | None = None) -> bigquery.Client:
+    """A client for tables and queries of `gcp_project.dataset`.
+
+    `emulator`, else `BIGQUERY_EMULATOR_HOST`, is the URL of a stand-in.
+    """
     project = dataset.rpartition(".")[0]
-    emulator = os.environ.get("BIGQUERY_EMULATOR_HOST")
+    emulator = emulator or os.environ.get("BIGQUERY_EMULATOR_HOST")
     if emulator:
         return bigquery.Client(
             project=project,

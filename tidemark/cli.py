@@ -1,0 +1,49 @@
+"""The command `tidemark`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from tidemark.errors import TidemarkError, UsageError
+from tidemark.local import commands as local
+from tidemark.operate import migrate, verify
+from tidemark.version import VERSION
+
+COMMANDS: Final = (local, migrate, verify)
+"""Each has `add_parser(subparsers)`, which sets `run`, and imports what is heavy only when it runs."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="tidemark",
+        description="Time series from Pub/Sub to TimescaleDB and BigQuery, right in the end.",
+        allow_abbrev=False,
+    )
+    made.add_argument("--version", action="version", version=f"tidemark {VERSION}")
+    subparsers = made.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(subparsers)
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        Its exit status; 2 for a wrong setting, 1 for any other foreseen failure, 130 when interrupted.
+    """
+    arguments = parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except UsageError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
+    except TidemarkError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    except KeyboardInterrupt:
+        return 130
