@@ -71,8 +71,9 @@ def _supervise(start: Callable[[], Any], stopping: threading.Event) -> None:
     wait = FIRST_WAIT_S
     while True:
         began = time.monotonic()
+        running = start()
         try:
-            start().wait_until_finish()
+            running.wait_until_finish()
         except TidemarkError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever broke a bundle: its messages stay unacknowledged

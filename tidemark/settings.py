@@ -177,7 +177,7 @@ INGEST = (
     TIERS_S,
     HORIZON_S,
     DEBOUNCE_S,
-    Setting("early_firing_s", float, "10", "How often an open window shows an early preview.", 0.1, 3600),
+    Setting("early_firing_s", int, "10", "How often an open window shows an early preview, in whole seconds.", 1, 3600),
     Setting(
         "idle_timeout_s", float, "10", "How long without messages before the watermark follows the clock.", 0.5, DAY_S
     ),

@@ -18,7 +18,7 @@ from tidemark.wire.message import Message
 from transforms.counters import count
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class DecodeMessages(beam.PTransform):
     """Lists of messages to blocks of about 10,000 points, none of them held past the end of its bundle."""
 

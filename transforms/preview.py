@@ -35,18 +35,18 @@ PANES: Final = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Preview(beam.PTransform):
     """(shard, points of one base window) to `RollupBatch`es of early, on-time and late rows.
 
     Args:
         base_s: Length of the base tier's windows in seconds.
-        early_s: Time between two firings of an open window.
+        early_s: Time between two firings of an open window; whole seconds, Beam cuts the rest off.
         lateness_s: Allowed lateness.
     """
 
     base_s: int
-    early_s: float
+    early_s: int
     lateness_s: float
 
     def __post_init__(self) -> None:

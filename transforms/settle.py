@@ -20,7 +20,7 @@ from transforms.source import FOR_EVER, READING
 _log = logging.getLogger("tidemark")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Settle(beam.PTransform):
     """Due marks to `RollupBatch`es of settled rows, every tier.
 

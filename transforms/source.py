@@ -36,7 +36,7 @@ BUNDLE_MESSAGES: Final = 20_000
 IDLE_WAIT_S: Final = 0.2
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ReadMessages(beam.PTransform):
     """Messages of a subscription, as lists.
 
@@ -221,6 +221,7 @@ class _Pull(beam.DoFn):
         tracker: Any = beam.DoFn.RestrictionParam(FOR_EVER),
         watermark: Any = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider()),
     ) -> Iterator[TimestampedValue]:
+        finalizer.register(_nothing)  # the engine asks to finalize every bundle, and a bundle without a call is an error
         puller, estimator = READING.open(self._config)
         position, taken = tracker.current_restriction().start, 0
         until = time.monotonic() + BUNDLE_S
@@ -255,6 +256,10 @@ class _Pull(beam.DoFn):
                 watermark.set_watermark(moment)
             gauge("watermark", micros / 1e6)
         tracker.defer_remainder(Duration(seconds=0))
+
+
+def _nothing() -> None:
+    """Called when a bundle without messages is durable."""
 
 
 class _Acknowledge:

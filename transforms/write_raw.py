@@ -22,7 +22,7 @@ from transforms.counters import count
 from transforms.resources import Store
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class WriteRaw(beam.PTransform):
     """Blocks to the raw store; out come (shard, points) of one base window each, stamped with the window's start.
 

@@ -22,7 +22,7 @@ from transforms.rollup_batch import RollupBatch
 _log = logging.getLogger("tidemark")
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class WriteRollups(beam.PTransform):
     """`RollupBatch`es to the table `rollups`.
 

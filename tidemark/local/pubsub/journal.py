@@ -1,136 +1,118 @@
-"""What the server must remember when it is killed: an append-only file, read and shortened at the start.
+"""What happened, on disk: an append-only file, written before a request is answered and rewritten when mostly dead.
 
-One write a request, no fsync: it survives the death of the process, not of the machine.
+A record is in the file when `append` returns, so it survives the process (`kill -9`). Nothing is synced: it does not
+survive a power cut. A record cut short by the end of the process was never answered and is dropped.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import struct
-from array import array
+import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-_HEAD: Final = struct.Struct("<cI")
-_MESSAGE: Final = struct.Struct("<QI")
-TOPIC: Final = b"T"
-SUBSCRIPTION: Final = b"S"
-DELETE_TOPIC: Final = b"t"
-DELETE_SUBSCRIPTION: Final = b"s"
-PUBLISH: Final = b"P"
-RESTORE: Final = b"R"
-ACKNOWLEDGE: Final = b"A"
+from tidemark.errors import LocalError, UnavailableError
+
+SMALLEST_REWRITE_BYTES: Final = 256_000_000
+GROWTH: Final = 4
+"""The file is rewritten when it is this many times what it was after the last time."""
+_HEAD: Final = struct.Struct("<IBI")
 
 
-@dataclass
-class Remembered:
-    """What a journal says: subscriptions as serialized, and what each still has to deliver, by message number."""
+class Kind(IntEnum):
+    """What a record says, and what its payload is."""
 
-    topics: list[str] = field(default_factory=list)
-    subscriptions: dict[str, bytes] = field(default_factory=dict)
-    topic_of: dict[str, str] = field(default_factory=dict)
-    pending: dict[str, dict[int, bytes]] = field(default_factory=dict)
-    last_number: int = 0
+    TOPIC = 1  # Topic
+    TOPIC_GONE = 2  # its name
+    SUBSCRIPTION = 3  # Subscription
+    SUBSCRIPTION_GONE = 4  # its name
+    PUBLISHED = 5  # first number, publish time in ns, then the PublishRequest as it came
+    ACKED = 6  # subscription, numbers
+    KEPT = 7  # only in a rewritten file: bodies of messages
+    HELD = 8  # only in a rewritten file: subscription, numbers of the KEPT that it has not acknowledged
 
 
 class Journal:
-    """Appends records; not safe between threads."""
+    """The file of one server; a second server on the same directory is refused."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    def __init__(self, directory: Path) -> None:
+        """Open or begin it.
 
-    def name(self, kind: bytes, name: str, data: bytes = b"") -> None:
-        """A topic or subscription was made or deleted."""
-        encoded = name.encode()
-        self._write(kind, struct.pack("<H", len(encoded)) + encoded + data)
+        Raises:
+            LocalError: the directory cannot be used.
+        """
+        self._path = directory / "journal"
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(directory / "lock", os.O_CREAT | os.O_RDWR, 0o644)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o644)
+            self._size = os.fstat(self._file).st_size
+        except BlockingIOError:
+            raise LocalError(f"Another Pub/Sub stand-in uses {directory}: stop it, or give another --state.") from None
+        except OSError as error:
+            raise LocalError(f"The state directory {directory} cannot be written: {error.strerror}.") from None
+        self._rewrite_at = SMALLEST_REWRITE_BYTES
 
-    def publish(self, topic: str, messages: Iterable[tuple[int, bytes]]) -> None:
-        """Messages of a topic, by number."""
-        self.name(PUBLISH, topic, _packed(messages))
+    def read(self) -> Iterator[tuple[Kind, bytes]]:
+        """The records from the first on, up to one that is not whole."""
+        with self._path.open("rb", buffering=1 << 20) as file:
+            while len(head := file.read(_HEAD.size)) == _HEAD.size:
+                size, kind, check = _HEAD.unpack(head)
+                payload = file.read(size)
+                if len(payload) < size or zlib.crc32(payload) != check:
+                    return
+                yield Kind(kind), payload
 
-    def restore(self, subscription: str, messages: Iterable[tuple[int, bytes]]) -> None:
-        """Messages that one subscription still has to deliver, by number."""
-        self.name(RESTORE, subscription, _packed(messages))
+    def append(self, kind: Kind, payload: bytes) -> None:
+        """Add a record in one write.
 
-    def acknowledge(self, subscription: str, numbers: Iterable[int]) -> None:
-        """Messages a subscription need not deliver any more."""
-        self.name(ACKNOWLEDGE, subscription, array("Q", numbers).tobytes())
+        Raises:
+            UnavailableError: the disk does not take it; the file is as before.
+        """
+        record = _record(kind, payload)
+        try:
+            written = os.write(self._file, record)
+        except OSError as error:
+            raise UnavailableError(f"The journal cannot be written: {error.strerror}.") from None
+        if written < len(record):
+            os.ftruncate(self._file, self._size)
+            raise UnavailableError("The journal cannot be written: the disk is full.")
+        self._size += written
+
+    @property
+    def wants_rewrite(self) -> bool:
+        """It is large, and most of it is likely dead."""
+        return self._size > self._rewrite_at
+
+    def rewrite(self, records: Iterable[tuple[Kind, bytes]]) -> None:
+        """Put what still counts in the place of all that happened, whole or not at all.
+
+        Raises:
+            LocalError: the disk does not take it; the file is as before.
+        """
+        fresh = self._path.with_suffix(".new")
+        try:
+            with fresh.open("wb", buffering=1 << 20) as file:
+                file.writelines(_record(kind, payload) for kind, payload in records)
+            fresh.rename(self._path)
+            previous, self._file = self._file, os.open(self._path, os.O_RDWR | os.O_APPEND)
+        except OSError as error:
+            self._rewrite_at = GROWTH * self._size
+            raise LocalError(f"The journal {self._path} cannot be written: {error.strerror}.") from None
+        os.close(previous)
+        self._size = os.fstat(self._file).st_size
+        self._rewrite_at = max(SMALLEST_REWRITE_BYTES, GROWTH * self._size)
 
     def close(self) -> None:
-        """Close the file."""
+        """Let another server have the directory."""
         os.close(self._file)
-
-    def _write(self, kind: bytes, payload: bytes) -> None:
-        record = memoryview(_HEAD.pack(kind, len(payload)) + payload)
-        while record:
-            record = record[os.write(self._file, record) :]
+        os.close(self._lock)
 
 
-def _packed(messages: Iterable[tuple[int, bytes]]) -> bytes:
-    parts: list[bytes] = []
-    for number, raw in messages:
-        parts += (_MESSAGE.pack(number, len(raw)), raw)
-    return b"".join(parts)
-
-
-def _records(path: Path) -> Iterator[tuple[bytes, str, memoryview]]:
-    data = memoryview(path.read_bytes())
-    at = 0
-    while at + _HEAD.size <= len(data):
-        kind, size = _HEAD.unpack_from(data, at)
-        at += _HEAD.size
-        if at + size > len(data):
-            return  # the last record was being written when the server was killed: nobody was told it was there
-        (length,) = struct.unpack_from("<H", data, at)
-        yield kind, str(data[at + 2 : at + 2 + length], "utf-8"), data[at + 2 + length : at + size]
-        at += size
-
-
-def remember(path: Path) -> Remembered:
-    """Read a journal; the file need not exist."""
-    found = Remembered()
-    if not path.exists():
-        return found
-    for kind, name, data in _records(path):
-        if kind == PUBLISH:
-            listeners = [found.pending[s] for s, topic in found.topic_of.items() if topic == name]
-            _remember_messages(found, listeners, data)
-        elif kind == RESTORE:
-            _remember_messages(found, [found.pending[name]], data)
-        elif kind == ACKNOWLEDGE:
-            pending = found.pending.get(name, {})
-            for number in array("Q", bytes(data)):
-                pending.pop(number, None)
-        else:
-            _remember_name(found, kind, name, bytes(data))
-    return found
-
-
-def _remember_name(found: Remembered, kind: bytes, name: str, data: bytes) -> None:
-    if kind == TOPIC:
-        found.topics.append(name)
-    elif kind == DELETE_TOPIC:
-        found.topics.remove(name)
-    elif kind == SUBSCRIPTION:
-        topic, _, serialized = data.partition(b"\0")
-        found.subscriptions[name] = serialized
-        found.topic_of[name] = topic.decode()
-        found.pending[name] = {}
-    elif kind == DELETE_SUBSCRIPTION:
-        del found.subscriptions[name], found.topic_of[name], found.pending[name]
-
-
-def _remember_messages(found: Remembered, listeners: list[dict[int, bytes]], data: memoryview) -> None:
-    at = 0
-    while at < len(data):
-        number, size = _MESSAGE.unpack_from(data, at)
-        at += _MESSAGE.size
-        raw = bytes(data[at : at + size])
-        at += size
-        found.last_number = max(found.last_number, number)
-        for pending in listeners:
-            pending[number] = raw
+def _record(kind: Kind, payload: bytes) -> bytes:
+    return _HEAD.pack(len(payload), kind, zlib.crc32(payload)) + payload
