@@ -221,7 +221,8 @@ class _Pull(beam.DoFn):
         tracker: Any = beam.DoFn.RestrictionParam(FOR_EVER),
         watermark: Any = beam.DoFn.WatermarkEstimatorParam(ManualWatermarkEstimator.default_provider()),
     ) -> Iterator[TimestampedValue]:
-        finalizer.register(_nothing)  # the engine asks to finalize every bundle, and a bundle without a call is an error
+        # the engine asks to finalize every bundle, and a bundle without a call is an error
+        finalizer.register(_nothing)
         puller, estimator = READING.open(self._config)
         position, taken = tracker.current_restriction().start, 0
         until = time.monotonic() + BUNDLE_S

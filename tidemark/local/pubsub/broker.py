@@ -1,230 +1,219 @@
-"""Topics and subscriptions, and the journal that remembers them."""
+"""Topics and subscriptions, and what the journal needs to bring them back. Knows nothing of gRPC."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any, Final
 
 from google.pubsub_v1 import types
 
-from tidemark.local.pubsub import journal as record
-from tidemark.local.pubsub.journal import Journal, remember
-from tidemark.local.pubsub.subscription import DEFAULT_ACK_DEADLINE_S, Delivery, Entry, Subscription
+from tidemark.errors import LocalError, RefusedError, TidemarkError
+from tidemark.local.pubsub import messages as wire
+from tidemark.local.pubsub.control import Stats
+from tidemark.local.pubsub.faults import Faults
+from tidemark.local.pubsub.journal import Journal, Kind
+from tidemark.local.pubsub.messages import Message
+from tidemark.local.pubsub.recovery import Recovery, numbered, published, records, remove_topic, subscriptions_of
+from tidemark.local.pubsub.subscription import Subscription
 
-Message: Final = types.PubsubMessage.pb()
-SubscriptionConfig: Final = types.Subscription.pb()
-DELETED_TOPIC: Final = "_deleted-topic_"
-
-
-def varint(number: int) -> bytes:
-    """Protocol buffers' varint."""
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
-
-
-def field(number: int, data: bytes) -> bytes:
-    """A length-delimited field."""
-    return bytes([number << 3 | 2]) + varint(len(data)) + data
-
-
-class NotThereError(Exception):
-    """There is no topic or subscription of this name."""
-
-
-class AlreadyThereError(Exception):
-    """There is one already."""
+DEFAULT_ACK_DEADLINE_S: Final = 10
+ACK_DEADLINES_S: Final = range(10, 601)
+MODIFIED_DEADLINES_S: Final = range(601)
+DEFAULT_ATTEMPTS: Final = 5
+ATTEMPTS: Final = range(5, 101)
+_NOT_IMITATED: Final = (
+    "bigquery_config",
+    "cloud_storage_config",
+    "enable_exactly_once_delivery",
+    "filter",
+    "message_transforms",
+    "retry_policy",
+)
 
 
 class Broker:
-    """All that the server knows; safe between threads."""
+    """The state of one server. What a method has done is in the journal before it returns."""
 
-    def __init__(self, state: Path) -> None:
-        """Remember what `state`/journal says; the file is written anew without what was acknowledged.
-
-        Raises:
-            OSError: the directory cannot be written.
-        """
-        self.delivery = Delivery()
-        self._lock = threading.RLock()
-        self._topics: dict[str, list[Subscription]] = {}
-        self._subscriptions: dict[str, Subscription] = {}
-        self._configs: dict[str, Any] = {}
-        path = state / "journal"
-        remembered = remember(path)
-        self._number = remembered.last_number
-        fresh = state / "journal.new"
-        fresh.unlink(missing_ok=True)
-        self._journal = Journal(fresh)
-        for topic in remembered.topics:
-            self.create_topic(topic)
-        for name, serialized in remembered.subscriptions.items():
-            topic = remembered.topic_of[name]
-            topic = topic if topic in self._topics else DELETED_TOPIC
-            subscription = self.create_subscription(SubscriptionConfig.FromString(serialized), topic)
-            pending = remembered.pending[name]
-            entries = [Entry(number, raw, _ordering_key(raw, subscription)) for number, raw in sorted(pending.items())]
-            subscription.put(entries)
-            self._journal.restore(name, ((e.number, e.raw) for e in entries))
-        fresh.replace(path)
-
-    def create_topic(self, name: str) -> None:
-        """Make a topic.
+    def __init__(self, journal: Journal, faults: Faults) -> None:
+        """Bring back what the journal has.
 
         Raises:
-            AlreadyThereError: there is one.
+            LocalError: the journal cannot be written.
         """
-        with self._lock:
-            if name in self._topics:
-                raise AlreadyThereError(name)
-            self._topics[name] = []
-            self._journal.name(record.TOPIC, name)
+        self._journal = journal
+        self._faults = faults
+        recovery = Recovery(lambda proto: Subscription(proto, faults, self._bury))
+        recovery.replay(journal)
+        self._topics = recovery.topics
+        self._subscriptions = recovery.subscriptions
+        self._next = max(recovery.last + 1, time.time_ns() // 1000)
+        """The next message id: 16 digits, and new after a restart, since nobody publishes 1,000,000 a second for long."""
+        journal.rewrite(records(self._topics, self._subscriptions))
+        for subscription in self._subscriptions.values():
+            subscription.requeue_all()
+
+    def create_topic(self, topic: Any) -> Any:
+        """Raises RefusedError: it exists, or its name is invalid."""
+        wire.named(topic.name, "topics")
+        if topic.name in self._topics:
+            raise RefusedError(f"The topic {topic.name} exists.", code="ALREADY_EXISTS")
+        self._journal.append(Kind.TOPIC, topic.SerializeToString())
+        self._topics[topic.name] = topic
+        return topic
+
+    def topic(self, name: str) -> Any:
+        """Raises RefusedError: there is none of that name."""
+        topic = self._topics.get(name)
+        if topic is None:
+            wire.named(name, "topics")
+            raise RefusedError(f"The topic {name} does not exist.", code="NOT_FOUND")
+        return topic
+
+    def topics(self, project: str) -> list[Any]:
+        """Those of a project, by name."""
+        return [topic for name, topic in sorted(self._topics.items()) if name.startswith(f"{project}/")]
 
     def delete_topic(self, name: str) -> None:
-        """Delete a topic; its subscriptions keep what they have."""
-        with self._lock:
-            for subscription in self._listeners(name):
-                subscription.topic = DELETED_TOPIC
-            del self._topics[name]
-            self._journal.name(record.DELETE_TOPIC, name)
-
-    def topics(self) -> list[str]:
-        """Names of all topics."""
-        with self._lock:
-            return sorted(self._topics)
-
-    def subscriptions(self, topic: str | None = None) -> list[str]:
-        """Names of all subscriptions, or of a topic's."""
-        with self._lock:
-            return sorted(self._subscriptions if topic is None else [s.name for s in self._listeners(topic)])
-
-    def create_subscription(self, config: Any, topic: str) -> Subscription:
-        """Make a subscription as `config` (a `google.pubsub.v1.Subscription`) says.
+        """Its subscriptions stay, with what they hold.
 
         Raises:
-            AlreadyThereError, NotThereError: the subscription is, or its topic is not.
+            RefusedError: there is none of that name.
         """
-        with self._lock:
-            if config.name in self._subscriptions:
-                raise AlreadyThereError(config.name)
-            listeners = self._topics.get(topic)
-            if listeners is None:
-                if topic != DELETED_TOPIC:
-                    raise NotThereError(topic)
-                listeners = []
-            config.ack_deadline_seconds = config.ack_deadline_seconds or DEFAULT_ACK_DEADLINE_S
-            policy = config.dead_letter_policy
-            name = config.name
-            subscription = Subscription(
-                name=name,
-                topic=topic,
-                ack_deadline_s=config.ack_deadline_seconds,
-                ordered=config.enable_message_ordering,
-                max_attempts=(policy.max_delivery_attempts or 5) if policy.dead_letter_topic else 0,
-                dead_letter=lambda entry: self._dead_letter(policy.dead_letter_topic, entry, name),
-                forget=lambda numbers: self._forget(name, numbers),
-                delivery=self.delivery,
-            )
-            listeners.append(subscription)
-            self._subscriptions[name] = subscription
-            self._configs[name] = config
-            self._journal.name(record.SUBSCRIPTION, name, topic.encode() + b"\0" + config.SerializeToString())
-            return subscription
+        self.topic(name)
+        self._journal.append(Kind.TOPIC_GONE, name.encode())
+        remove_topic(name, self._topics, self._subscriptions)
 
-    def delete_subscription(self, name: str) -> None:
-        """Delete a subscription and what it has."""
-        with self._lock:
-            subscription = self.subscription(name)
-            if subscription.topic in self._topics:
-                self._topics[subscription.topic].remove(subscription)
-            del self._subscriptions[name], self._configs[name]
-            self._journal.name(record.DELETE_SUBSCRIPTION, name)
+    def subscription_names(self, topic: str) -> list[str]:
+        """Raises RefusedError: there is no such topic."""
+        self.topic(topic)
+        return sorted(subscription.name for subscription in subscriptions_of(topic, self._subscriptions))
+
+    def publish(self, request: bytes) -> bytes:
+        """A PublishResponse.
+
+        Raises:
+            RefusedError: there is no such topic, or the request or a message is over a limit.
+            UnavailableError: the disk does not take it.
+        """
+        parsed = wire.parsed(wire.PublishRequest, request)
+        self.topic(parsed.topic)
+        wire.check(parsed, len(request))
+        now_ns = time.time_ns()
+        messages = wire.stamped(parsed.messages, self._next, now_ns)
+        if targets := subscriptions_of(parsed.topic, self._subscriptions):
+            self._journal.append(Kind.PUBLISHED, published(self._next, now_ns, request))
+        self._next += len(messages)
+        for subscription in targets:
+            subscription.put(messages)
+        self._rewrite_if_due()
+        return wire.published(messages)
+
+    def create_subscription(self, proto: Any) -> Any:
+        """Raises RefusedError: it exists, its topic does not, a value is out of bounds or something is not imitated."""
+        wire.named(proto.name, "subscriptions")
+        self.topic(proto.topic)
+        if proto.name in self._subscriptions:
+            raise RefusedError(f"The subscription {proto.name} exists.", code="ALREADY_EXISTS")
+        refused = [name for name in _NOT_IMITATED if name in {field.name for field, _ in proto.ListFields()}]
+        if proto.push_config.push_endpoint:
+            refused.append("push_config")
+        if refused:
+            raise RefusedError(f"The stand-in does not imitate {', '.join(refused)}.", code="UNIMPLEMENTED")
+        proto.ack_deadline_seconds = proto.ack_deadline_seconds or DEFAULT_ACK_DEADLINE_S
+        _check_deadline(proto.ack_deadline_seconds, ACK_DEADLINES_S)
+        policy = proto.dead_letter_policy
+        if proto.HasField("dead_letter_policy"):
+            wire.named(policy.dead_letter_topic, "topics")
+            policy.max_delivery_attempts = policy.max_delivery_attempts or DEFAULT_ATTEMPTS
+            if policy.max_delivery_attempts not in ATTEMPTS:
+                raise RefusedError("max_delivery_attempts must be 5 to 100.", code="INVALID_ARGUMENT")
+        proto.state = types.Subscription.State.ACTIVE
+        self._journal.append(Kind.SUBSCRIPTION, proto.SerializeToString())
+        self._subscriptions[proto.name] = Subscription(proto, self._faults, self._bury)
+        return proto
 
     def subscription(self, name: str) -> Subscription:
-        """A subscription.
+        """Raises RefusedError: there is none of that name."""
+        subscription = self._subscriptions.get(name)
+        if subscription is None:
+            wire.named(name, "subscriptions")
+            raise RefusedError(f"The subscription {name} does not exist.", code="NOT_FOUND")
+        return subscription
+
+    def subscriptions(self, project: str) -> list[Any]:
+        """Those of a project, by name."""
+        found = sorted(self._subscriptions.items())
+        return [subscription.proto for name, subscription in found if name.startswith(f"{project}/")]
+
+    def delete_subscription(self, name: str) -> None:
+        """With all it holds.
 
         Raises:
-            NotThereError: there is none.
+            RefusedError: there is none of that name.
         """
-        found = self._subscriptions.get(name)
-        if found is None:
-            raise NotThereError(name)
-        return found
-
-    def config(self, name: str) -> Any:
-        """A subscription as it was made."""
         self.subscription(name)
-        return self._configs[name]
+        self._journal.append(Kind.SUBSCRIPTION_GONE, name.encode())
+        self._subscriptions.pop(name).close()
 
-    def publish(self, topic: str, messages: Sequence[Any]) -> list[int]:
-        """Accept messages; they are in the journal when this returns.
+    def ack(self, subscription: Subscription, ack_ids: Iterable[str]) -> None:
+        """Acknowledge deliveries, except those that a fault drops.
 
-        Returns:
-            Their numbers, which are their ids.
+        Raises:
+            UnavailableError: the disk does not take it: a restart would bring the messages back.
         """
-        now = time.time_ns()
-        seconds, nanos = divmod(now, 1_000_000_000)
-        stamp = field(4, b"\x08" + varint(seconds) + b"\x10" + varint(nanos))
-        with self._lock:
-            listeners = self._listeners(topic)
-            first = self._number + 1
-            self._number += len(messages)
-            raws = [
-                (number, b"".join((m.SerializeToString(), field(3, str(number).encode()), stamp)))
-                for number, m in enumerate(messages, first)
-            ]
-            self._journal.publish(topic, raws)
-            for subscription in listeners:
-                if subscription.ordered:
-                    entries = [Entry(n, raw, m.ordering_key) for (n, raw), m in zip(raws, messages, strict=True)]
-                else:
-                    entries = [Entry(number, raw, "") for number, raw in raws]
-                subscription.put(entries)
-        return list(range(first, first + len(messages)))
+        done = subscription.ack(self._faults.heard(list(ack_ids)))
+        if done:
+            self._journal.append(Kind.ACKED, numbered(subscription.name, done))
+            self._rewrite_if_due()
 
-    def expire(self) -> None:
-        """Give back every lease that ran out."""
-        for subscription in list(self._subscriptions.values()):
-            subscription.expire()
+    def _bury(self, subscription: Subscription, message: Message, attempts: int) -> bool:
+        topic = self._topics.get(subscription.proto.dead_letter_policy.dead_letter_topic)
+        if topic is None:
+            return False
+        copy = wire.as_published(message)
+        copy.attributes.update(
+            {
+                "CloudPubSubDeadLetterSourceDeliveryCount": str(attempts),
+                "CloudPubSubDeadLetterSourceSubscription": subscription.name.split("/")[3],
+                "CloudPubSubDeadLetterSourceSubscriptionProject": subscription.name.split("/")[1],
+                "CloudPubSubDeadLetterSourceTopicPublishTime": copy.publish_time.ToJsonString(),
+            }
+        )
+        copy.ClearField("message_id")
+        copy.ClearField("publish_time")
+        try:
+            self.publish(wire.PublishRequest(topic=topic.name, messages=[copy]).SerializeToString())
+            self._journal.append(Kind.ACKED, numbered(subscription.name, [message.number]))
+        except TidemarkError:
+            return False
+        return True
 
-    def report(self) -> dict[str, dict[str, float]]:
-        """Figures of every subscription."""
-        return {name: subscription.report() for name, subscription in list(self._subscriptions.items())}
+    def stats(self) -> dict[str, Stats]:
+        """By subscription."""
+        return {name: subscription.stats() for name, subscription in self._subscriptions.items()}
 
-    def close(self) -> None:
-        """Close the journal."""
-        with self._lock:
-            self._journal.close()
-
-    def _listeners(self, topic: str) -> list[Subscription]:
-        found = self._topics.get(topic)
-        if found is None:
-            raise NotThereError(topic)
-        return found
-
-    def _forget(self, subscription: str, numbers: Iterable[int]) -> None:
-        with self._lock:
-            self._journal.acknowledge(subscription, numbers)
-
-    def _dead_letter(self, topic: str, entry: Entry, subscription: str) -> None:
-        message = Message.FromString(entry.raw)
-        message.ClearField("message_id")
-        message.ClearField("publish_time")
-        message.attributes["CloudPubSubDeadLetterSourceSubscription"] = subscription.rpartition("/")[2]
-        message.attributes["CloudPubSubDeadLetterSourceDeliveryCount"] = str(entry.attempts)
-        # not in this thread, which holds the lock of its subscription
-        threading.Thread(target=self._publish_if_there, args=(topic, message), daemon=True).start()
-
-    def _publish_if_there(self, topic: str, message: Any) -> None:
-        if topic in self._topics:
-            self.publish(topic, [message])
+    def _rewrite_if_due(self) -> None:
+        if self._journal.wants_rewrite:
+            try:
+                self._journal.rewrite(records(self._topics, self._subscriptions))
+            except LocalError:
+                return  # the long file serves as well; it is tried again when that has grown
 
 
-def _ordering_key(raw: bytes, subscription: Subscription) -> str:
-    return str(Message.FromString(raw).ordering_key) if subscription.ordered else ""
+def check_modified(deadlines_s: Iterable[int]) -> None:
+    """Raises RefusedError: a deadline of a delivery is not 0 to 600 s."""
+    for deadline_s in set(deadlines_s):
+        _check_deadline(deadline_s, MODIFIED_DEADLINES_S)
+
+
+def _check_deadline(deadline_s: int, allowed: range) -> None:
+    if deadline_s not in allowed:
+        raise RefusedError(
+            f"An ack deadline must be {allowed[0]} to {allowed[-1]} s, not {deadline_s}.", code="INVALID_ARGUMENT"
+        )
+
+
+def check_stream_deadline(deadline_s: int) -> None:
+    """Raises RefusedError: the deadline of a stream is not 10 to 600 s."""
+    _check_deadline(deadline_s, ACK_DEADLINES_S)

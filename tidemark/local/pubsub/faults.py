@@ -97,9 +97,10 @@ class Faults:
         self._delays: dict[str, float] = {}
         self._drop: DropAcks | None = None
         self.twice = False
+        self._shuffle: Shuffle | None = None
         self.span = 0
         """How far ahead of the head a delivery may come from; 0 = in the order of the queue."""
-        self.random = random.Random(0)  # noqa: S311: for a reproducible order, not for secrets
+        self.random = random.Random(0)  # noqa: S311 - for an order that can be repeated, not for secrets
 
     def change(self, request: bytes) -> bytes:
         """Apply a `Change` in JSON, and answer with what is in force as one.
@@ -122,13 +123,20 @@ class Faults:
         self._drop = change.drop_acks or self._drop
         self.twice = self.twice if change.twice is None else change.twice
         if change.shuffle is not None:
-            self.span, self.random = change.shuffle.span, random.Random(change.shuffle.seed)  # noqa: S311: as above
+            self._shuffle, self.span = change.shuffle, change.shuffle.span
+            self.random.seed(change.shuffle.seed)
         return self._in_force()
 
     def _in_force(self) -> bytes:
         failures = {method: failure for method, failure in self._failures.items() if failure.times}
         return msgspec.json.encode(
-            Change(fail=failures, delay_s=self._delays, drop_acks=self._drop, twice=self.twice or None)
+            Change(
+                fail=failures,
+                delay_s=self._delays,
+                drop_acks=self._drop,
+                twice=self.twice or None,
+                shuffle=self._shuffle,
+            )
         )
 
     async def before(self, method: str) -> Failure | None:

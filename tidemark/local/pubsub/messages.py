@@ -179,7 +179,7 @@ def received(batch: str, messages: Sequence[Message], attempts: Sequence[int] | 
                 for suffix, message in zip(_SUFFIX_BYTES, messages, strict=False)
             ]
         )
-    parts = []
+    parts: list[bytes] = []
     for suffix, message, attempt in zip(_SUFFIX_BYTES, messages, attempts, strict=False):
         tail = b"\x18" + varint(attempt)
         parts += (_received_head(len(message.body) + len(tail)), prefix, suffix, message.body, tail)

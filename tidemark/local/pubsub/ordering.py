@@ -68,8 +68,8 @@ class Lanes:
         for message in messages:
             self._settle(message.key, self._lanes[message.key])
 
-    def ack(self, message: Message) -> list[Message]:
-        """Acknowledge one; the messages that are thereby acknowledged for good."""
+    def ack(self, message: Message, *, whole: bool = False) -> list[Message]:
+        """Acknowledge one; the messages that are thereby acknowledged for good, with `whole` only when it is the batch."""
         lane = self._lanes[message.key]
         for sent in lane.sent:
             if sent.message.number == message.number:
@@ -78,9 +78,12 @@ class Lanes:
         done = 0
         while done < len(lane.sent) and lane.sent[done].acked:
             done += 1
+        if whole and done < len(lane.sent):
+            return []
         result = [sent.message for sent in islice(lane.sent, done)]
         del lane.sent[:done]
-        self._settle(message.key, lane)
+        if not whole:
+            self._settle(message.key, lane)
         return result
 
     def revoke(self, message: Message) -> tuple[list[str], list[Message]]:
@@ -92,7 +95,7 @@ class Lanes:
         return [sent.ack_id for sent in back[1:]], [sent.message for sent in back]
 
     def return_to(self, key: str, messages: list[Message]) -> None:
-        """Put what was revoked before all that wait."""
+        """Put what was revoked, or acknowledged as a whole, before all that wait."""
         lane = self._lanes[key]
         lane.waiting.extendleft(reversed(messages))
         self.waiting += len(messages)

@@ -1,264 +1,241 @@
-"""The gRPC side: Google's Publisher and Subscriber services, and our own for faults and figures."""
+"""The gRPC side: each method of the protocol as a function from request bytes to response bytes."""
 
 from __future__ import annotations
 
-import json
-import re
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import grpc
+import msgspec
 from google.pubsub_v1 import types
 
-from tidemark.local.pubsub.broker import AlreadyThereError, Broker, NotThereError, SubscriptionConfig, field, varint
+from tidemark.errors import LocalError, RefusedError, TidemarkError
+from tidemark.local.pubsub import control
+from tidemark.local.pubsub.broker import Broker, check_modified
 from tidemark.local.pubsub.faults import Faults
-from tidemark.local.pubsub.subscription import Entry, Flow, Subscription
+from tidemark.local.pubsub.messages import parsed, project
+from tidemark.local.pubsub.streaming import Stream
+from tidemark.local.pubsub.subscription import RESPONSE_BYTES, Subscription
 
-MAX_MESSAGES: Final = 1000
-MAX_REQUEST_BYTES: Final = 10 << 20
-PULL_WAIT_S: Final = 2.0
-STREAM_WAIT_S: Final = 0.25
-EXPIRE_EVERY_S: Final = 0.25
-THREADS: Final = 64
-_NAME: Final = re.compile(r"projects/[^/]+/(topics|subscriptions)/[A-Za-z][A-Za-z0-9._~+%-]{2,254}")
+PULL_WAIT_S: Final = 5.0
+"""An empty pull is answered after this long, or shortly before the caller's own deadline."""
+ACK_REQUEST_BYTES: Final = 524_288
+STOP_GRACE_S: Final = 0.2
+_OPTIONS: Final = [
+    ("grpc.max_receive_message_length", -1),  # Pub/Sub's own limits are checked by name, with INVALID_ARGUMENT
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),  # a second server on the port is an error
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+_Item = TypeVar("_Item")
+Method = Callable[[bytes, Any], "bytes | Awaitable[bytes]"]
 
 
-def _pb(name: str) -> Any:
+def _type(name: str) -> Any:
     return getattr(types, name).pb()
 
 
-def received(ack_id: str, entry: Entry) -> bytes:
-    """A field `received_messages` of a PullResponse, from bytes: parsing messages to serialize them again costs twice."""
-    return field(1, b"".join((field(1, ack_id.encode()), field(2, entry.raw), b"\x18", varint(entry.attempts))))
+class Publisher:
+    """google.pubsub.v1.Publisher."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.methods: dict[str, Method] = {
+            "CreateTopic": self._create,
+            "GetTopic": self._get,
+            "ListTopics": self._list,
+            "DeleteTopic": self._delete,
+            "ListTopicSubscriptions": self._list_subscriptions,
+            "Publish": lambda request, _: broker.publish(request),
+        }
+
+    def _create(self, request: bytes, _: Any) -> bytes:
+        return _bytes(self._broker.create_topic(parsed(_type("Topic"), request)))
+
+    def _get(self, request: bytes, _: Any) -> bytes:
+        return _bytes(self._broker.topic(parsed(_type("GetTopicRequest"), request).topic))
+
+    def _list(self, request: bytes, _: Any) -> bytes:
+        asked = parsed(_type("ListTopicsRequest"), request)
+        page, following = _page(self._broker.topics(project(asked.project)), asked, lambda topic: topic.name)
+        return _bytes(_type("ListTopicsResponse")(topics=page, next_page_token=following))
+
+    def _delete(self, request: bytes, _: Any) -> bytes:
+        self._broker.delete_topic(parsed(_type("DeleteTopicRequest"), request).topic)
+        return b""
+
+    def _list_subscriptions(self, request: bytes, _: Any) -> bytes:
+        asked = parsed(_type("ListTopicSubscriptionsRequest"), request)
+        page, following = _page(self._broker.subscription_names(asked.topic), asked, str)
+        return _bytes(_type("ListTopicSubscriptionsResponse")(subscriptions=page, next_page_token=following))
 
 
-class Server:
-    """Serves a broker."""
+class Subscriber:
+    """google.pubsub.v1.Subscriber, but for StreamingPull."""
 
-    def __init__(self, broker: Broker, faults: Faults) -> None:
-        self._broker, self._faults = broker, faults
-        self._stopping = threading.Event()
-        self._grpc = grpc.server(
-            ThreadPoolExecutor(THREADS),
-            options=[
-                ("grpc.max_receive_message_length", MAX_REQUEST_BYTES + 4096),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),
-            ],
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.methods: dict[str, Method] = {
+            "CreateSubscription": self._create,
+            "GetSubscription": self._get,
+            "ListSubscriptions": self._list,
+            "DeleteSubscription": self._delete,
+            "Pull": self._pull,
+            "Acknowledge": self._acknowledge,
+            "ModifyAckDeadline": self._modify,
+        }
+
+    def _create(self, request: bytes, _: Any) -> bytes:
+        return _bytes(self._broker.create_subscription(parsed(_type("Subscription"), request)))
+
+    def _get(self, request: bytes, _: Any) -> bytes:
+        return _bytes(self._broker.subscription(parsed(_type("GetSubscriptionRequest"), request).subscription).proto)
+
+    def _list(self, request: bytes, _: Any) -> bytes:
+        asked = parsed(_type("ListSubscriptionsRequest"), request)
+        found = self._broker.subscriptions(project(asked.project))
+        page, following = _page(found, asked, lambda subscription: subscription.name)
+        return _bytes(_type("ListSubscriptionsResponse")(subscriptions=page, next_page_token=following))
+
+    def _delete(self, request: bytes, _: Any) -> bytes:
+        self._broker.delete_subscription(parsed(_type("DeleteSubscriptionRequest"), request).subscription)
+        return b""
+
+    async def _pull(self, request: bytes, context: Any) -> bytes:
+        asked = parsed(_type("PullRequest"), request)
+        subscription = self._broker.subscription(asked.subscription)
+        if asked.max_messages < 1:
+            raise RefusedError("max_messages must be at least 1.", code="INVALID_ARGUMENT")
+        taken = _taken(subscription, asked.max_messages)
+        if taken is None and not asked.return_immediately:
+            remaining = context.time_remaining()
+            wait_s = PULL_WAIT_S if remaining is None else min(PULL_WAIT_S, remaining * 0.8)
+            taken = await self._wait(subscription, asked.max_messages, wait_s)
+        return b"" if taken is None else taken
+
+    @staticmethod
+    async def _wait(subscription: Subscription, limit: int, wait_s: float) -> bytes | None:
+        taken = None
+        try:
+            with subscription.waiting() as may_take:
+                async with asyncio.timeout(wait_s):
+                    while taken is None:
+                        await may_take.wait()
+                        may_take.clear()
+                        subscription.check_there()
+                        taken = _taken(subscription, limit)
+        except TimeoutError:
+            return taken
+        return taken
+
+    def _acknowledge(self, request: bytes, _: Any) -> bytes:
+        asked = parsed(_type("AcknowledgeRequest"), request)
+        subscription = self._broker.subscription(asked.subscription)
+        _check_ids(request, asked.ack_ids)
+        self._broker.ack(subscription, asked.ack_ids)
+        return b""
+
+    def _modify(self, request: bytes, _: Any) -> bytes:
+        asked = parsed(_type("ModifyAckDeadlineRequest"), request)
+        subscription = self._broker.subscription(asked.subscription)
+        _check_ids(request, asked.ack_ids)
+        check_modified([asked.ack_deadline_seconds])
+        subscription.modify(dict.fromkeys(asked.ack_ids, asked.ack_deadline_seconds))
+        return b""
+
+
+def _taken(subscription: Subscription, limit: int) -> bytes | None:
+    taken = subscription.take(limit, RESPONSE_BYTES, subscription.proto.ack_deadline_seconds)
+    return None if taken is None else taken[0]
+
+
+def _check_ids(request: bytes, ids: Sequence[str]) -> None:
+    if not ids:
+        raise RefusedError("No ack ids given.", code="INVALID_ARGUMENT")
+    if len(request) > ACK_REQUEST_BYTES:
+        raise RefusedError(
+            f"The request has {len(request)} bytes, over the {ACK_REQUEST_BYTES} allowed.", code="INVALID_ARGUMENT"
         )
-        self._grpc.add_generic_rpc_handlers(
-            (
-                grpc.method_handlers_generic_handler("google.pubsub.v1.Publisher", self._publisher()),
-                grpc.method_handlers_generic_handler("google.pubsub.v1.Subscriber", self._subscriber()),
-                grpc.method_handlers_generic_handler(
-                    "tidemark.local.Control",
-                    {
-                        "Faults": grpc.unary_unary_rpc_method_handler(self._wish),
-                        "Stats": grpc.unary_unary_rpc_method_handler(self._stats),
-                    },
-                ),
-            )
-        )
 
-    def start(self, host: str, port: int) -> int:
-        """Listen.
 
-        Returns:
-            The port.
+def _bytes(message: Any) -> bytes:
+    result: bytes = message.SerializeToString()
+    return result
 
-        Raises:
-            RuntimeError: the port is taken.
-        """
-        bound = int(self._grpc.add_insecure_port(f"{host}:{port}"))
-        self._grpc.start()
-        threading.Thread(target=self._expire, name="expire", daemon=True).start()
-        return bound
 
-    def stop(self) -> None:
-        """Stop serving; what is acknowledged no more comes back after the next start."""
-        self._stopping.set()
-        self._grpc.stop(1).wait()
-        self._broker.close()
+def _page(found: Sequence[_Item], asked: Any, name: Callable[[_Item], str]) -> tuple[list[_Item], str]:
+    """The page that a list request asks for, and the token of the next: the last name of this one."""
+    rest = [item for item in found if name(item) > asked.page_token]
+    size = asked.page_size or 100
+    return rest[:size], name(rest[size - 1]) if len(rest) > size else ""
 
-    def _expire(self) -> None:
-        while not self._stopping.wait(EXPIRE_EVERY_S):
-            self._broker.expire()
 
-    def _unary(self, method: str, request: str, serve: Callable[[Any, Any], bytes]) -> Any:
-        def call(message: Any, context: Any) -> bytes:
-            self._faults.before(method, context)
+def _status(error: TidemarkError) -> Any:
+    return grpc.StatusCode[error.code] if isinstance(error, RefusedError) else grpc.StatusCode.UNAVAILABLE
+
+
+def _unary(faults: Faults, name: str, method: Method) -> Any:
+    async def handle(request: bytes, context: Any) -> bytes:
+        failure = await faults.before(name)
+        response = b""
+        if failure is None or failure.applied:
             try:
-                return serve(message, context)
-            except NotThereError as error:
-                context.abort(grpc.StatusCode.NOT_FOUND, f"Resource not found (resource={error}).")
-            except AlreadyThereError as error:
-                context.abort(grpc.StatusCode.ALREADY_EXISTS, f"Resource already exists (resource={error}).")
-            raise AssertionError  # abort raises
+                result = method(request, context)
+                response = result if isinstance(result, bytes) else await result
+            except TidemarkError as error:
+                await context.abort(_status(error), str(error))
+        if failure is not None:
+            await context.abort(grpc.StatusCode[failure.code], "A fault asked for.")
+        return response
 
-        return grpc.unary_unary_rpc_method_handler(call, request_deserializer=_pb(request).FromString)
+    return grpc.unary_unary_rpc_method_handler(handle)
 
-    def _publisher(self) -> dict[str, Any]:
-        return {
-            name: self._unary(name, request, serve)
-            for name, request, serve in (
-                ("CreateTopic", "Topic", self._create_topic),
-                ("GetTopic", "GetTopicRequest", self._get_topic),
-                ("ListTopics", "ListTopicsRequest", self._list_topics),
-                ("DeleteTopic", "DeleteTopicRequest", self._delete_topic),
-                ("ListTopicSubscriptions", "ListTopicSubscriptionsRequest", self._list_topic_subscriptions),
-                ("Publish", "PublishRequest", self._publish),
-            )
-        }
 
-    def _subscriber(self) -> dict[str, Any]:
-        handlers = {
-            name: self._unary(name, request, serve)
-            for name, request, serve in (
-                ("CreateSubscription", "Subscription", self._create_subscription),
-                ("GetSubscription", "GetSubscriptionRequest", self._get_subscription),
-                ("ListSubscriptions", "ListSubscriptionsRequest", self._list_subscriptions),
-                ("DeleteSubscription", "DeleteSubscriptionRequest", self._delete_subscription),
-                ("Pull", "PullRequest", self._pull),
-                ("Acknowledge", "AcknowledgeRequest", self._acknowledge),
-                ("ModifyAckDeadline", "ModifyAckDeadlineRequest", self._modify),
-            )
-        }
-        handlers["StreamingPull"] = grpc.stream_stream_rpc_method_handler(
-            self._streaming_pull, request_deserializer=_pb("StreamingPullRequest").FromString
+def _streaming_pull(broker: Broker, faults: Faults) -> Any:
+    async def handle(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+        failure = await faults.before("StreamingPull")
+        if failure is not None:
+            await context.abort(grpc.StatusCode[failure.code], "A fault asked for.")
+        opening = await anext(requests, None)
+        try:
+            if opening is not None:
+                async for response in Stream(broker, opening).responses(requests):
+                    yield response
+        except TidemarkError as error:
+            await context.abort(_status(error), str(error))
+
+    return grpc.stream_stream_rpc_method_handler(handle)
+
+
+async def start(broker: Broker, faults: Faults, host: str, port: int) -> tuple[Any, int]:
+    """A running server, and its port.
+
+    Raises:
+        LocalError: the port cannot be used.
+    """
+    unary = partial(_unary, faults)
+    publisher = {name: unary(name, method) for name, method in Publisher(broker).methods.items()}
+    subscriber = {name: unary(name, method) for name, method in Subscriber(broker).methods.items()}
+    controls = {
+        "Faults": unary("Faults", lambda request, _: faults.change(request)),
+        "Stats": unary("Stats", lambda _, __: msgspec.json.encode(broker.stats())),
+    }
+    server = grpc.aio.server(options=_OPTIONS)
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler("google.pubsub.v1.Publisher", publisher),
+            grpc.method_handlers_generic_handler(
+                "google.pubsub.v1.Subscriber", subscriber | {"StreamingPull": _streaming_pull(broker, faults)}
+            ),
+            grpc.method_handlers_generic_handler(control.SERVICE, controls),
         )
-        return handlers
-
-    def _create_topic(self, request: Any, context: Any) -> bytes:
-        _check_name(request.name, context)
-        self._broker.create_topic(request.name)
-        return bytes(request.SerializeToString())
-
-    def _get_topic(self, request: Any, _context: Any) -> bytes:
-        if request.topic not in self._broker.topics():
-            raise NotThereError(request.topic)
-        return bytes(_pb("Topic")(name=request.topic).SerializeToString())
-
-    def _list_topics(self, request: Any, _context: Any) -> bytes:
-        response = _pb("ListTopicsResponse")()
-        for name in self._broker.topics():
-            if name.startswith(f"{request.project}/"):
-                response.topics.add(name=name)
-        return bytes(response.SerializeToString())
-
-    def _delete_topic(self, request: Any, _context: Any) -> bytes:
-        self._broker.delete_topic(request.topic)
-        return b""
-
-    def _list_topic_subscriptions(self, request: Any, _context: Any) -> bytes:
-        names = self._broker.subscriptions(request.topic)
-        return bytes(_pb("ListTopicSubscriptionsResponse")(subscriptions=names).SerializeToString())
-
-    def _publish(self, request: Any, context: Any) -> bytes:
-        messages = request.messages
-        if not 1 <= len(messages) <= MAX_MESSAGES:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"A request has 1 to {MAX_MESSAGES} messages.")
-        for message in messages:
-            if not message.data and not message.attributes:
-                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "A message has data or attributes.")
-        if request.ByteSize() > MAX_REQUEST_BYTES:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"A request has at most {MAX_REQUEST_BYTES} bytes.")
-        numbers = self._broker.publish(request.topic, messages)
-        return b"".join(field(1, str(number).encode()) for number in numbers)
-
-    def _create_subscription(self, request: Any, context: Any) -> bytes:
-        _check_name(request.name, context)
-        if request.ack_deadline_seconds and not 10 <= request.ack_deadline_seconds <= 600:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "ack_deadline_seconds is 10 to 600.")
-        config = SubscriptionConfig()
-        config.CopyFrom(request)
-        self._broker.create_subscription(config, request.topic)
-        return bytes(config.SerializeToString())
-
-    def _get_subscription(self, request: Any, _context: Any) -> bytes:
-        return bytes(self._broker.config(request.subscription).SerializeToString())
-
-    def _list_subscriptions(self, request: Any, _context: Any) -> bytes:
-        response = _pb("ListSubscriptionsResponse")()
-        for name in self._broker.subscriptions():
-            if name.startswith(f"{request.project}/"):
-                response.subscriptions.add().CopyFrom(self._broker.config(name))
-        return bytes(response.SerializeToString())
-
-    def _delete_subscription(self, request: Any, _context: Any) -> bytes:
-        self._broker.delete_subscription(request.subscription)
-        return b""
-
-    def _pull(self, request: Any, context: Any) -> bytes:
-        subscription = self._broker.subscription(request.subscription)
-        if request.max_messages < 1:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "max_messages must be positive.")
-        wait_s = 0.0 if request.return_immediately else PULL_WAIT_S
-        leased = subscription.take(min(request.max_messages, MAX_MESSAGES), wait_s)
-        if leased and not context.is_active():
-            subscription.modify([ack_id for ack_id, _ in leased], 0)
-            return b""
-        return b"".join(received(ack_id, entry) for ack_id, entry in leased)
-
-    def _acknowledge(self, request: Any, _context: Any) -> bytes:
-        subscription = self._broker.subscription(request.subscription)
-        if not self._faults.drops_acks():
-            subscription.acknowledge(request.ack_ids)
-        return b""
-
-    def _modify(self, request: Any, context: Any) -> bytes:
-        subscription = self._broker.subscription(request.subscription)
-        if not 0 <= request.ack_deadline_seconds <= 600:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "ack_deadline_seconds is 0 to 600.")
-        subscription.modify(request.ack_ids, request.ack_deadline_seconds)
-        return b""
-
-    def _streaming_pull(self, requests: Iterator[Any], context: Any) -> Iterator[bytes]:
-        self._faults.before("StreamingPull", context)
-        first = next(requests)
-        try:
-            subscription = self._broker.subscription(first.subscription)
-        except NotThereError as error:
-            context.abort(grpc.StatusCode.NOT_FOUND, f"Resource not found (resource={error}).")
-        flow = Flow(first.max_outstanding_messages, first.max_outstanding_bytes)
-        lease_s = [first.stream_ack_deadline_seconds]
-        reader = threading.Thread(target=self._hear, args=(requests, subscription, lease_s), daemon=True)
-        reader.start()
-        try:
-            while context.is_active() and not self._stopping.is_set():
-                leased = subscription.take(MAX_MESSAGES, STREAM_WAIT_S, flow, lease_s[0])
-                if leased:
-                    yield b"".join(received(ack_id, entry) for ack_id, entry in leased)
-        finally:
-            subscription.release(flow)
-
-    def _hear(self, requests: Iterator[Any], subscription: Subscription, lease_s: list[int]) -> None:
-        """Take what a stream's client says until it ends."""
-        try:
-            for request in requests:
-                if request.ack_ids and not self._faults.drops_acks():
-                    subscription.acknowledge(request.ack_ids)
-                for ack_id, seconds in zip(
-                    request.modify_deadline_ack_ids, request.modify_deadline_seconds, strict=False
-                ):
-                    subscription.modify([ack_id], seconds)
-                if request.stream_ack_deadline_seconds:
-                    lease_s[0] = request.stream_ack_deadline_seconds
-        except grpc.RpcError:
-            return  # the client is gone; its leases run out
-
-    def _wish(self, request: bytes, context: Any) -> bytes:
-        try:
-            self._faults.apply(json.loads(request), self._broker.delivery)
-        except (ValueError, TypeError, KeyError) as error:
-            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        return b"{}"
-
-    def _stats(self, _request: bytes, _context: Any) -> bytes:
-        return json.dumps(self._broker.report()).encode()
-
-
-def _check_name(name: str, context: Any) -> None:
-    if not _NAME.fullmatch(name):
-        context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"Invalid resource name (name={name}).")
+    )
+    try:
+        bound: int = server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError:
+        raise LocalError(f"Cannot listen on {host}:{port}: give a --port that is free, or --port 0.") from None
+    await server.start()
+    return server, bound

@@ -1,267 +1,346 @@
-"""One subscription: what is queued, what is leased to whom, and what comes back.
-
-Messages stay the bytes they came as. Without ordering there is one queue; with it, one for each key, of which one
-batch is out at a time and comes back whole, in order.
-"""
+"""One subscription: a queue, leases that end by acknowledgement, by a nack or by expiry, and the counts of all that."""
 
 from __future__ import annotations
 
-import itertools
-import random
-import threading
+import asyncio
+import secrets
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from itertools import count
+from typing import Any, Final
 
-DEFAULT_ACK_DEADLINE_S: Final = 10
+from tidemark.errors import RefusedError
+from tidemark.local.pubsub.control import Stats
+from tidemark.local.pubsub.faults import Faults
+from tidemark.local.pubsub.messages import Message, ack_ids, received
+from tidemark.local.pubsub.ordering import Lanes
 
-
-class Entry:
-    """A message on its way to one subscription."""
-
-    __slots__ = ("attempts", "copies", "key", "number", "raw", "since")
-
-    def __init__(self, number: int, raw: bytes, key: str) -> None:
-        self.number, self.raw, self.key = number, raw, key
-        self.attempts = 0
-        self.copies = 0
-        self.since = time.monotonic()
-
-
-@dataclass
-class Flow:
-    """What one stream may have outstanding; zero is no bound."""
-
-    max_messages: int = 0
-    max_bytes: int = 0
-    messages: int = 0
-    bytes: int = 0
-
-    def room(self) -> int:
-        """How many more messages fit."""
-        if self.max_bytes and self.bytes >= self.max_bytes:
-            return 0
-        return self.max_messages - self.messages if self.max_messages else 1 << 30
+RESPONSE_MESSAGES: Final = 1000
+RESPONSE_BYTES: Final = 20_000_000
+"""Most bytes of messages in one response; a single message is always let through."""
+_PROCESS: Final = secrets.token_hex(4)
+"""In every ack id, so that one from before a restart acknowledges nothing."""
+_batches: Final = count()
 
 
-class Lease:
-    """One delivery of one entry."""
+class Holder:
+    """What one stream has in its hands, for its flow control."""
 
-    __slots__ = ("entry", "flow", "until")
+    def __init__(self, room_made: Callable[[], None]) -> None:
+        self.messages = 0
+        self.bytes = 0
+        self._room_made = room_made
 
-    def __init__(self, entry: Entry, until: float, flow: Flow | None) -> None:
-        self.entry, self.until, self.flow = entry, until, flow
+    def take(self, messages: Sequence[Message]) -> None:
+        """It was given messages."""
+        self.messages += len(messages)
+        self.bytes += sum(len(message.body) for message in messages)
+
+    def release(self, message: Message) -> None:
+        """It has one less."""
+        self.messages -= 1
+        self.bytes -= len(message.body)
+        self._room_made()
 
 
-@dataclass
-class Delivery:
-    """Faults of delivery, switched by a test."""
+@dataclass(slots=True, eq=False)
+class _Lease:
+    """Deliveries that expire together."""
 
-    twice: bool = False
-    shuffle: random.Random | None = None
+    pending: dict[str, Message]
+    holder: Holder | None
+    timer: asyncio.TimerHandle
 
 
-@dataclass
+@dataclass(slots=True)
+class _Counts:
+    published: int = 0
+    delivered: int = 0
+    acked: int = 0
+    nacked: int = 0
+    expired: int = 0
+    dead_lettered: int = 0
+    ignored_acks: int = 0
+
+
+@dataclass(eq=False)
 class Subscription:
-    """One subscription's messages.
+    """The messages of one subscription that are not acknowledged: memory holds these and nothing else.
 
-    Attributes:
-        name: Full name.
-        topic: Full name of its topic.
-        ack_deadline_s: How long a lease lasts.
-        ordered: Deliver messages of one key in order.
-        max_attempts: After so many deliveries a message goes to `dead_letter`; 0: never.
-        dead_letter: Takes entries that were delivered too often.
-        forget: Told the numbers of messages that need not be delivered any more.
-        delivery: Faults.
+    Args:
+        proto: The Subscription it was created from.
+        faults: Those of the server.
+        bury: Moves a message that was delivered too often, after so many attempts, to the dead-letter topic and
+            acknowledges it; False when it cannot.
     """
 
-    name: str
-    topic: str
-    ack_deadline_s: int
-    ordered: bool
-    max_attempts: int
-    dead_letter: Callable[[Entry], None]
-    forget: Callable[[Sequence[int]], None]
-    delivery: Delivery
-    changed: threading.Condition = field(default_factory=threading.Condition)
-    stats: Counter[str] = field(default_factory=Counter)
+    proto: Any
+    faults: Faults
+    bury: Callable[[Subscription, Message, int], bool]
+    unacked: dict[int, Message] = field(default_factory=dict)
+    """By number, in the order of publishing."""
 
     def __post_init__(self) -> None:
-        self._queue: deque[Entry] = deque()
-        self._by_key: dict[str, deque[Entry]] = {}
-        self._out_by_key: dict[str, dict[str, Entry]] = {}
-        self._leases: dict[str, Lease] = {}
-        self._serial = itertools.count(1)
+        self.name: str = self.proto.name
+        self.max_attempts: int = self.proto.dead_letter_policy.max_delivery_attempts
+        self._queue: deque[Message] = deque()
+        self._lanes: Lanes | None = Lanes() if self.proto.enable_message_ordering else None
+        self._leases: dict[str, _Lease] = {}
+        self._attempts: dict[int, int] = {}
+        self._doubled: set[int] = set()
+        self._waiters: dict[asyncio.Event, None] = {}
+        self._counts = _Counts()
+        self._deleted = False
 
-    def put(self, entries: Iterable[Entry]) -> None:
-        """Queue new messages."""
-        with self.changed:
-            for entry in entries:
-                self._enqueue(entry)
-                self.stats["published"] += 1
-            self.changed.notify_all()
+    def put(self, messages: Sequence[Message]) -> None:
+        """New messages."""
+        self._counts.published += len(messages)
+        self.unacked.update((message.number, message) for message in messages)
+        self._enqueue(messages)
 
-    def take(self, most: int, wait_s: float, flow: Flow | None = None, lease_s: int = 0) -> list[tuple[str, Entry]]:
-        """Lease up to `most` messages; waits until there is one.
-
-        Returns:
-            (acknowledgement id, entry) each; empty when nothing came in time or `flow` has no room.
-        """
-        with self.changed:
-            if flow is not None:
-                most = min(most, flow.room())
-            if most <= 0 or not self._deliverable():
-                self.changed.wait(wait_s)
-                if flow is not None:
-                    most = min(most, flow.room())
-            entries = self._next(most) if most > 0 else []
-            return [self._lease(entry, flow, lease_s) for entry in entries]
-
-    def acknowledge(self, ack_ids: Iterable[str]) -> None:
-        """End leases for good; unknown ids are ignored, as Pub/Sub does."""
-        done = []
-        with self.changed:
-            for ack_id in ack_ids:
-                lease = self._end(ack_id)
-                if lease is None:
-                    self.stats["ack_unknown"] += 1
-                    continue
-                self.stats["acked"] += 1
-                if lease.entry.copies:
-                    lease.entry.copies -= 1
-                else:
-                    done.append(lease.entry.number)
-            self.changed.notify_all()
-        if done:
-            self.forget(done)
-
-    def modify(self, ack_ids: Iterable[str], seconds: int) -> None:
-        """Let leases last this long from now; 0 gives the messages back."""
-        with self.changed:
-            until = time.monotonic() + seconds
-            for ack_id in ack_ids:
-                lease = self._leases.get(ack_id)
-                if lease is None:
-                    continue
-                if seconds:
-                    lease.until = until
-                    self.stats["extended"] += 1
-                else:
-                    self.stats["nacked"] += 1
-                    self._give_back(ack_id)
-            self.changed.notify_all()
-
-    def expire(self) -> None:
-        """Give back what was leased for too long."""
-        with self.changed:
-            now = time.monotonic()
-            late = [ack_id for ack_id, lease in self._leases.items() if lease.until < now]
-            for ack_id in late:
-                if ack_id in self._leases:
-                    self.stats["expired"] += 1
-                    self._give_back(ack_id)
-            if late:
-                self.changed.notify_all()
-
-    def release(self, flow: Flow) -> None:
-        """A stream has ended: its leases run out by themselves, and count for nobody."""
-        with self.changed:
-            for lease in self._leases.values():
-                if lease.flow is flow:
-                    lease.flow = None
-
-    def report(self) -> dict[str, float]:
-        """Counters, and what is queued and outstanding."""
-        with self.changed:
-            waiting = [e.since for e in itertools.islice(self._queue, 1)]
-            waiting += [queue[0].since for queue in self._by_key.values() if queue]
-            waiting += [lease.entry.since for lease in self._leases.values()]
-            queued = len(self._queue) + sum(map(len, self._by_key.values()))
-            oldest = time.monotonic() - min(waiting) if waiting else 0.0
-            return {**self.stats, "queued": queued, "outstanding": len(self._leases), "oldest_unacked_s": oldest}
-
-    def _enqueue(self, entry: Entry) -> None:
-        if self.ordered and entry.key:
-            self._by_key.setdefault(entry.key, deque()).append(entry)
+    def _enqueue(self, messages: Sequence[Message]) -> None:
+        if self._lanes is None:
+            self._queue.extend(messages)
         else:
-            self._queue.append(entry)
+            for message in messages:
+                if message.key:
+                    self._lanes.put(message)
+                else:
+                    self._queue.append(message)
+        self._wake()
 
-    def _deliverable(self) -> bool:
-        return bool(self._queue) or any(key not in self._out_by_key for key in self._by_key)
+    def forget(self, numbers: Iterable[int]) -> None:
+        """Acknowledgements read from the journal, before anything is queued."""
+        for number in numbers:
+            self.unacked.pop(number, None)
 
-    def _next(self, most: int) -> list[Entry]:
+    def requeue_all(self) -> None:
+        """Queue what a restart has found unacknowledged."""
+        self._enqueue(list(self.unacked.values()))
+
+    def take(
+        self, limit: int, limit_bytes: int, deadline_s: float, holder: Holder | None = None
+    ) -> tuple[bytes, int] | None:
+        """Lease messages: the `received_messages` of a response and their number; None when nothing can be delivered."""
+        messages = self._next(min(limit, RESPONSE_MESSAGES))
+        if not messages:
+            return None
+        over = _over(messages, limit_bytes)
+        back = messages[over:]
+        del messages[over:]
+        batch = f"{_PROCESS}{next(_batches):08x}"
+        ids = ack_ids(batch, len(messages))
+        if self._lanes is not None:
+            self._lanes.sent(pair for pair in zip(ids, messages, strict=True) if pair[1].key)
+        if back:
+            self._put_back(back)
+        self._lease(dict(zip(ids, messages, strict=True)), deadline_s, holder)
+        if holder is not None:
+            holder.take(messages)
+        if self.faults.twice:
+            self._double(messages)
+        self._counts.delivered += len(messages)
+        return received(batch, messages, self._count_attempts(messages) if self.max_attempts else None), len(messages)
+
+    def _next(self, limit: int) -> list[Message]:
+        messages = self._lanes.take(limit) if self._lanes else []
         queue = self._queue
-        if self.delivery.shuffle is not None and queue:
-            queue.rotate(-self.delivery.shuffle.randrange(len(queue)))
-        entries = [queue.popleft() for _ in range(min(most, len(queue)))]
-        if self.delivery.shuffle is not None:
-            self.delivery.shuffle.shuffle(entries)
-        if self.delivery.twice:
-            for entry in entries:
-                if entry.attempts == 0:
-                    entry.copies += 1
-                    queue.append(entry)
-        for key in [key for key in self._by_key if key not in self._out_by_key]:
-            if len(entries) >= most:
-                break
-            waiting = self._by_key[key]
-            self._out_by_key[key] = {}
-            entries += [waiting.popleft() for _ in range(min(most - len(entries), len(waiting)))]
-            if not waiting:
-                del self._by_key[key]
-        return entries
+        room = min(limit - len(messages), len(queue))
+        popleft = queue.popleft
+        if self.faults.span and room:
+            window = [popleft() for _ in range(min(max(room, self.faults.span), len(queue)))]
+            drawn = set(self.faults.random.sample(range(len(window)), room))
+            some = [window[index] for index in drawn]
+            self.faults.random.shuffle(some)
+            queue.extendleft(message for index, message in reversed(list(enumerate(window))) if index not in drawn)
+            return messages + some
+        messages += [popleft() for _ in range(room)]
+        return messages
 
-    def _lease(self, entry: Entry, flow: Flow | None, lease_s: int) -> tuple[str, Entry]:
-        ack_id = f"{entry.number}-{next(self._serial)}"
-        entry.attempts += 1
-        self._leases[ack_id] = Lease(entry, time.monotonic() + (lease_s or self.ack_deadline_s), flow)
-        if flow is not None:
-            flow.messages += 1
-            flow.bytes += len(entry.raw)
-        if self.ordered and entry.key:
-            self._out_by_key[entry.key][ack_id] = entry
-        self.stats["delivered"] += 1
-        return ack_id, entry
+    def _put_back(self, messages: list[Message]) -> None:
+        lanes = self._lanes
+        if lanes is not None:
+            lanes.put_back([message for message in messages if message.key])
+            messages = [message for message in messages if not message.key]
+        self._queue.extendleft(reversed(messages))
 
-    def _end(self, ack_id: str) -> Lease | None:
+    def _lease(self, pending: dict[str, Message], deadline_s: float, holder: Holder | None) -> None:
+        timer = asyncio.get_running_loop().call_later(deadline_s, self._expire, pending)
+        self._leases.update(dict.fromkeys(pending, _Lease(pending, holder, timer)))
+
+    def _double(self, messages: list[Message]) -> None:
+        for message in messages:
+            in_lane = message.key and self._lanes is not None  # a lane is delivered twice when it is acknowledged
+            if not in_lane and message.number in self.unacked and message.number not in self._doubled:
+                self._doubled.add(message.number)
+                self._queue.append(message)
+        self._wake()
+
+    def _count_attempts(self, messages: list[Message]) -> list[int]:
+        result = []
+        for message in messages:
+            attempt = self._attempts.get(message.number, 0) + 1
+            result.append(attempt)
+            if message.number in self.unacked:
+                self._attempts[message.number] = attempt
+        return result
+
+    def ack(self, ids: Iterable[str]) -> list[int]:
+        """End leases for good; the numbers of the messages that are acknowledged thereby."""
+        leases, unacked = self._leases, self.unacked
+        done = []
+        for ack_id in ids:
+            lease = leases.pop(ack_id, None)
+            if lease is None:
+                self._counts.ignored_acks += 1
+                continue
+            message = lease.pending.pop(ack_id)
+            if not lease.pending:
+                lease.timer.cancel()
+            if lease.holder is not None:
+                lease.holder.release(message)
+            if self._lanes is not None and message.key:
+                done += self._ack_in_lane(self._lanes, message)
+            elif unacked.pop(message.number, None) is not None:
+                done.append(message.number)
+        if self._attempts:
+            for number in done:
+                self._attempts.pop(number, None)
+        if self._doubled:
+            self._doubled.difference_update(done)
+        self._counts.acked += len(done)
+        return done
+
+    def _ack_in_lane(self, lanes: Lanes, message: Message) -> list[int]:
+        batch = lanes.ack(message, whole=self.faults.twice)
+        if self.faults.twice and batch:
+            again = [one for one in batch if one.number not in self._doubled]
+            self._doubled.update(one.number for one in again)
+            lanes.return_to(message.key, again)
+            batch = [one for one in batch if one not in again]
+        if lanes.waiting:
+            self._wake()
+        return [one.number for one in batch if self.unacked.pop(one.number, None) is not None]
+
+    def modify(self, deadlines_s: dict[str, int]) -> None:
+        """Move the deadlines of deliveries to so many seconds from now; 0 gives a message back at once."""
+        for ack_id, deadline_s in deadlines_s.items():
+            if deadline_s == 0 and ack_id in self._leases:
+                self._counts.nacked += 1
+                self._give_back(ack_id)
+        moved: dict[tuple[Holder | None, int], dict[str, Message]] = {}
+        for ack_id, deadline_s in deadlines_s.items():
+            lease = self._leases.get(ack_id)
+            if lease is None:
+                continue
+            moved.setdefault((lease.holder, deadline_s), {})[ack_id] = lease.pending.pop(ack_id)
+            if not lease.pending:
+                lease.timer.cancel()
+        for (holder, deadline_s), pending in moved.items():
+            self._lease(pending, deadline_s, holder)
+        self._wake()
+
+    def _expire(self, pending: dict[str, Message]) -> None:
+        for ack_id in list(pending):
+            if ack_id in pending:
+                self._counts.expired += 1
+                self._give_back(ack_id)
+        self._wake()
+
+    def _release(self, ack_id: str) -> Message | None:
         lease = self._leases.pop(ack_id, None)
         if lease is None:
             return None
-        if lease.flow is not None:
-            lease.flow.messages -= 1
-            lease.flow.bytes -= len(lease.entry.raw)
-        out = self._out_by_key.get(lease.entry.key) if self.ordered else None
-        if out is not None:
-            out.pop(ack_id, None)
-            if not out:
-                del self._out_by_key[lease.entry.key]
-        return lease
+        message = lease.pending.pop(ack_id)
+        if not lease.pending:
+            lease.timer.cancel()
+        if lease.holder is not None:
+            lease.holder.release(message)
+        return message
 
     def _give_back(self, ack_id: str) -> None:
-        """Queue a leased message again; of an ordered key, the whole batch, so that the order holds."""
-        entry = self._leases[ack_id].entry
-        if self.ordered and entry.key:
-            batch = list(self._out_by_key[entry.key].items())
-            for batch_id, _ in batch:
-                self._end(batch_id)
-            waiting = self._by_key.setdefault(entry.key, deque())
-            waiting.extendleft(e for _, e in reversed(batch) if not self._exhausted(e))
-            if not waiting:
-                del self._by_key[entry.key]
+        message = self._release(ack_id)
+        if message is None:
             return
-        self._end(ack_id)
-        if entry.copies:
-            entry.copies -= 1
-        elif not self._exhausted(entry):
-            self._queue.append(entry)
+        back = [message]
+        if in_lane := self._lanes is not None and bool(message.key):
+            assert self._lanes is not None
+            void, back = self._lanes.revoke(message)
+            for one in void:
+                self._release(one)
+        if self._is_buried(message):
+            del back[0]
+        back = [one for one in back if one.number in self.unacked]
+        if in_lane:
+            assert self._lanes is not None
+            self._lanes.return_to(message.key, back)
+        else:
+            self._queue.extend(back)
 
-    def _exhausted(self, entry: Entry) -> bool:
-        if not self.max_attempts or entry.attempts < self.max_attempts:
+    def _is_buried(self, message: Message) -> bool:
+        attempts = self._attempts.get(message.number, 0)
+        if not self.max_attempts or attempts < self.max_attempts or message.number not in self.unacked:
             return False
-        self.stats["dead_lettered"] += 1
-        self.dead_letter(entry)
-        self.forget([entry.number])
+        if not self.bury(self, message, attempts):
+            return False
+        self.unacked.pop(message.number)
+        self._attempts.pop(message.number)
+        self._doubled.discard(message.number)
+        self._counts.dead_lettered += 1
         return True
+
+    @contextmanager
+    def waiting(self) -> Iterator[asyncio.Event]:
+        """An event that is set whenever there may be something to take."""
+        event = asyncio.Event()
+        self._waiters[event] = None
+        try:
+            yield event
+        finally:
+            del self._waiters[event]
+
+    def _wake(self) -> None:
+        for event in self._waiters:
+            event.set()
+
+    def close(self) -> None:
+        """It is deleted: nothing expires any more, and who waits finds out."""
+        self._deleted = True
+        for lease in self._leases.values():
+            lease.timer.cancel()
+        self._wake()
+
+    def check_there(self) -> None:
+        """Raises RefusedError: it was deleted meanwhile."""
+        if self._deleted:
+            raise RefusedError(f"The subscription {self.name} was deleted.", code="NOT_FOUND")
+
+    def stats(self) -> Stats:
+        """The counts, and what there is now."""
+        oldest = next(iter(self.unacked.values()), None)
+        counts = self._counts
+        return Stats(
+            published=counts.published,
+            delivered=counts.delivered,
+            acked=counts.acked,
+            nacked=counts.nacked,
+            expired=counts.expired,
+            dead_lettered=counts.dead_lettered,
+            ignored_acks=counts.ignored_acks,
+            queued=len(self._queue) + (self._lanes.waiting if self._lanes is not None else 0),
+            outstanding=len(self._leases),
+            oldest_unacked_age_s=max(0.0, (time.time_ns() - oldest.published_ns) / 1e9) if oldest else 0.0,
+        )
+
+
+def _over(messages: list[Message], limit_bytes: int) -> int:
+    """How many of the messages go into so many bytes; the first one always does."""
+    room = limit_bytes - sum([len(message.body) for message in messages])
+    end = len(messages)
+    while room < 0 and end > 1:
+        end -= 1
+        room += len(messages[end].body)
+    return end
