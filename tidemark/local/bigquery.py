@@ -79,7 +79,8 @@ class BigQuery:
             saved.write_text(json.dumps([free_port(), free_port()]))
         rest, write = self.ports()
         command: list[str | Path] = [
-            home / "venv" / "bin" / "bqemulator",
+            home / "venv" / "bin" / "python",
+            Path(__file__).with_name("bigquery_server.py"),
             "start",
             *("--rest-host", "127.0.0.1", "--rest-port", str(rest)),
             *("--grpc-host", "127.0.0.1", "--grpc-port", str(write)),
