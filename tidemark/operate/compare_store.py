@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from tidemark.operate.report import EXAMPLES, Report
 from tidemark.store.fold import SUMMARY, Range, differs, fold_points, fold_rollups, points_of, rollups_of
+from tidemark.store.ledger import totals
 
 SLICE_WINDOWS: Final = 1440
 """Windows compared at a time: a day of minutes. Bounds the memory."""
@@ -37,24 +38,24 @@ def slices(limits: Range, tier_s: int, largest_s: int) -> Iterator[Range]:
 
 
 def check_marks(connection: Connection, report: Report) -> None:
+    """Count what is owed; a closing look changes no number, only `final`, so it is never a failure."""
     report.due_marks, report.pending_marks = connection.exec_driver_sql(
-        """SELECT count(*) FILTER (WHERE ready_at <= clock_timestamp()),
-                  count(*) FILTER (WHERE ready_at > clock_timestamp()) FROM marks"""
+        """SELECT count(*) FILTER (WHERE due), count(*) FILTER (WHERE NOT due)
+           FROM (SELECT ready_at <= clock_timestamp() AND NOT closing AS due FROM marks) m"""
     ).one()
     if report.due_marks:
         report.example(f"{report.due_marks} marks are due: these windows are owed a settling (is ingest running?)")
 
 
 def check_ledger(connection: Connection, report: Report) -> None:
-    report.ledger_unbalanced, kept, report.points = connection.exec_driver_sql(
-        """SELECT count(*) FILTER (WHERE received <> inserted + overwritten + ignored + dead_lettered),
-                  coalesce(sum(inserted - removed), 0)::bigint,
-                  (SELECT count(*) FROM points) FROM ledger"""
-    ).one()
-    report.ledger_off_by = report.points - kept
+    ledger = totals(connection)
+    report.points = connection.exec_driver_sql("SELECT count(*) FROM points").scalar_one()
+    report.ledger_unbalanced = ledger.unbalanced
+    report.ledger_off_by = report.points - (ledger.inserted - ledger.removed)
     if report.ledger_unbalanced:
         report.example(f"{report.ledger_unbalanced} ledger rows do not balance")
     if report.ledger_off_by:
+        kept = ledger.inserted - ledger.removed
         report.example(f"the ledger says {kept} points, the table has {report.points}")
 
 
