@@ -118,6 +118,7 @@ def start(
             )
     except OSError as error:
         raise LocalError(f"{Path(command[0]).name} cannot be started: {error.strerror}: {error.filename}.") from None
+    child.returncode = 0  # it is not this object's to wait for: the server may outlive this program
     process = Process.of(child.pid)
     if process is None:
         raise LocalError(f"{Path(command[0]).name} ended at once: {last_line(log)}")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 # Powers of two change no digit. Without them the running square of 10,000 points of ±1e150 overflows, and an
-# overflow fails the whole statement.
-_DOWN: Final = "(2.0 ^ -30)"
-_UP: Final = "(2.0 ^ 60)"
+# overflow fails the whole statement. Doubles: 2.0 alone is a numeric, whose power keeps seven digits.
+_DOWN: Final = "(2::float8 ^ -30)"
+_UP: Final = "(2::float8 ^ 60)"
 
 SUMMARY: Final = (
     "count",

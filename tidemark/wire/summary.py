@@ -32,7 +32,7 @@ ROLLUP: Final = np.dtype(
     ]
 )
 """One rollup; times are microseconds since 1970 UTC, `m2` is the sum of squared deviations from the mean, `late_count`
-counts the points published after the window's end. A preview has revision 0."""
+counts the points published after the end of their window of the base tier, in every tier. A preview has revision 0."""
 
 Points = npt.NDArray[np.void]
 Rollups = npt.NDArray[np.void]

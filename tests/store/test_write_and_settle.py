@@ -1,0 +1,137 @@
+"""Blocks written in any order, any number of times, settle to what the oracle says; on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import math
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine
+
+from tests.integration.oracle import Oracle
+from tidemark.local.postgres import Postgres
+from tidemark.store.connection import make_engine, transaction
+from tidemark.store.ledger import totals
+from tidemark.store.migrate import migrate
+from tidemark.store.series import SeriesCache
+from tidemark.store.settle import Settler
+from tidemark.store.write import Policy, Writer
+from tidemark.wire.block import Block, SeriesKey
+from tidemark.wire.summary import POINT
+
+TIERS_S = (60, 3600, 86_400)
+NAMES = ("count", "min", "max", "first", "last", "first_publish_time", "last_publish_time", "late_count")
+BASE_US = 1_700_000_000_000_000
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = Postgres(Path(tmp_path_factory.mktemp("postgres")))
+    server.start()
+    migrate(server.url())
+    yield server.url()
+    server.stop()
+    server.purge()
+
+
+@pytest.fixture
+def pool(url: str) -> Iterator[Engine]:
+    made = make_engine(url, 4, 60)
+    with transaction(made) as connection:
+        connection.exec_driver_sql("TRUNCATE points, rollups, marks, dead_letters, ledger")
+    yield made
+    made.dispose()
+
+
+def blocks(seed: int, oracle: Oracle) -> list[Block]:
+    rng = random.Random(seed)
+    keys = [SeriesKey("p", f"s{i}", "m") for i in range(5)]
+    made = []
+    for _ in range(12):
+        rows = []
+        for _ in range(300):
+            key, event = rng.randrange(5), BASE_US + rng.randrange(2000) * 7_000_000
+            published, value = event + rng.randrange(200_000_000), rng.uniform(-5, 5)
+            rows.append((key, event, published, value))
+            oracle.publish(tuple(keys[key]), event, published, value)
+        made.append(Block(keys, np.array(rows, POINT)))
+    made += rng.choices(made, k=6)
+    rng.shuffle(made)
+    return made
+
+
+def settle_all(pool: Engine) -> None:
+    settler = Settler(pool, TIERS_S, 0)
+    while True:
+        found = list(settler.due(everything=True))
+        for settled in found:
+            settler.forget(settled.mark_ids)
+        if not found:
+            return
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_any_order_and_repetition_settles_to_the_oracle(pool: Engine, seed: int) -> None:
+    oracle = Oracle()
+    series = SeriesCache(pool)
+    writer = Writer(pool, series, Policy(60, 0, 0))
+    work = blocks(seed, oracle)
+    halves = [
+        threading.Thread(target=lambda some=some: [writer.write(b) for b in some]) for some in (work[::2], work[1::2])
+    ]
+    for thread in halves:
+        thread.start()
+    settle_all(pool)
+    for thread in halves:
+        thread.join()
+    settle_all(pool)
+    with transaction(pool) as connection:
+        ledger = totals(connection)
+        points = connection.exec_driver_sql("SELECT count(*) FROM points").scalar_one()
+        rows = connection.exec_driver_sql(
+            """SELECT source, tier_s, extract(epoch FROM window_start)::bigint * 1000000, sum, m2, count, min, max, first,
+                last, (extract(epoch FROM first_publish_time) * 1000000)::bigint,
+                (extract(epoch FROM last_publish_time) * 1000000)::bigint, late_count
+                FROM rollups JOIN series USING (series_id) WHERE count > 0"""
+        ).all()
+    assert points == len(oracle.winners) == ledger.inserted
+    assert ledger.received == sum(len(block.points) for block in work)
+    assert ledger.unbalanced == 0
+    for tier_s in TIERS_S:
+        wanted = oracle.rollups(tier_s, TIERS_S[0])
+        got = {(("p", row[0], "m"), row[2]): row for row in rows if row[1] == tier_s}
+        assert got.keys() == wanted.keys()
+        for key, row in got.items():
+            assert tuple(row[5:]) == tuple(wanted[key][name] for name in NAMES)
+            assert math.isclose(row[3], wanted[key]["sum"], rel_tol=1e-9, abs_tol=1e-9)
+            assert math.isclose(row[4], wanted[key]["m2"], rel_tol=1e-9, abs_tol=1e-9)
+
+
+def test_a_block_written_again_changes_nothing_and_balances(pool: Engine) -> None:
+    oracle = Oracle()
+    block = blocks(9, oracle)[0]
+    writer = Writer(pool, SeriesCache(pool), Policy(60, 0, 0))
+    first, again = writer.write(block), writer.write(block)
+    assert (again.inserted, again.overwritten, again.ignored) == (0, 0, len(block.points))
+    assert first.inserted + first.ignored == len(block.points)
+
+
+def test_a_point_that_the_database_refuses_becomes_a_dead_letter_and_its_neighbours_are_stored(pool: Engine) -> None:
+    with transaction(pool) as connection:
+        connection.exec_driver_sql("ALTER TABLE points ADD CONSTRAINT refuse CHECK (value <> 13)")
+    try:
+        rows = [(0, BASE_US + i, BASE_US + i, float(i)) for i in range(40)]
+        block = Block([SeriesKey("p", "refused", "m")], np.array(rows, POINT))
+        written = Writer(pool, SeriesCache(pool), Policy(60, 0, 0)).write(block)
+    finally:
+        with transaction(pool) as connection:
+            connection.exec_driver_sql("ALTER TABLE points DROP CONSTRAINT refuse")
+    assert written.inserted == 39
+    assert [letter.reason for letter in written.dead_letters] == ["refused_by_database"]
+    with transaction(pool) as connection:
+        assert connection.exec_driver_sql("SELECT data FROM dead_letters").scalar_one()
+        assert totals(connection).unbalanced == 0
