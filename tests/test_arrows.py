@@ -1,0 +1,59 @@
+"""Imports go one way."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ANYWHERE = {"tidemark.settings", "tidemark.errors", "tidemark.retry", "tidemark.failpoints", "tidemark.version"}
+ALLOWED = {
+    "tidemark/wire": set(),
+    "tidemark/store": {"tidemark.wire"},
+    "tidemark/warehouse": {"tidemark.wire"},
+    "tidemark/bus": {"tidemark.wire"},
+    "tidemark/operate": {"tidemark.wire", "tidemark.store", "tidemark.warehouse", "tidemark.bus"},
+    "tidemark/local": {"tidemark.wire", "tidemark.store", "tidemark.warehouse", "tidemark.bus"},
+    "transforms": {"tidemark.wire", "tidemark.store", "tidemark.warehouse", "tidemark.bus"},
+    "pipelines": {"transforms", "tidemark"},
+}
+NO_BEAM = "tidemark"
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_imports_go_one_way(package: str) -> None:
+    own = package.replace("/", ".")
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path in (ROOT / package).rglob("*.py")
+        for module in imports(path)
+        if module.split(".")[0] in ("tidemark", "transforms", "pipelines")
+        and not within(module, own)
+        and module not in ANYWHERE
+        and not any(within(module, allowed) for allowed in ALLOWED[package])
+    ]
+    assert not wrong
+
+
+def test_the_library_imports_no_beam() -> None:
+    wrong = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / NO_BEAM).rglob("*.py")
+        if any(within(module, "apache_beam") for module in imports(path))
+    ]
+    assert not wrong
