@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pipelines.report import event
 from tidemark.bus.puller import Puller
-from tidemark.errors import TidemarkError
+from tidemark.errors import TidemarkError, UnavailableError
 from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S, until_done
 from tidemark.settings import Values
 from tidemark.store.settle import Settler
@@ -22,6 +22,7 @@ from transforms import resources
 from transforms.counters import count, tally
 from transforms.resources import Store, Warehouse
 from transforms.source import READING
+from transforms.write_rollups import append
 
 PROGRESS_S: Final = 2.0
 STEADY_S: Final = 60.0
@@ -44,18 +45,17 @@ def run(start: Callable[[], Any], values: Values) -> int:
         0.
 
     Raises:
-        TidemarkError: the subscription, the database or the dataset is not there at the start.
+        MisconfiguredError: the subscription, the database or the dataset is not as it must be.
+        UnavailableError: one of them did not answer until the program was told to stop.
     """
     store = Store(
         values.database_secret, values.database_pool_size, values.tiers_s, values.horizon_s, values.debounce_s
     )
     warehouse = Warehouse(values.rollup_dataset, values.bigquery_storage_endpoint)
-    Puller(values.subscription, 1, 1).check()
-    ensure(rest(values.rollup_dataset), values.rollup_dataset)
-    store.settler().oldest_due_s()
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    _check(store, values, stopping)
     watcher = threading.Thread(target=_watch, args=(stopping, values), name="watch", daemon=True)
     watcher.start()
     _supervise(start, stopping)
@@ -64,6 +64,22 @@ def run(start: Callable[[], Any], values: Values) -> int:
     resources.close()
     event("drained", **tally())
     return 0
+
+
+def _check(store: Store, values: Values, stopping: threading.Event) -> None:
+    """Look at each service once. Without Pub/Sub or the database there is nothing to do but wait for them; BigQuery
+    is not needed for storing points, so what is missing there is made once it answers."""
+    until_done(Puller(values.subscription, 1, 1).check, waits_for=(UnavailableError,), give_up=stopping)
+    until_done(store.settler().oldest_due_s, waits_for=(UnavailableError,), give_up=stopping)
+
+    def tables() -> None:
+        ensure(rest(values.rollup_dataset), values.rollup_dataset)
+
+    try:
+        tables()
+    except UnavailableError as error:
+        _log.warning("%s Points are stored meanwhile.", error)
+        threading.Thread(target=until_done, args=(tables,), name="tables", daemon=True).start()
 
 
 def _supervise(start: Callable[[], Any], stopping: threading.Event) -> None:
@@ -120,10 +136,7 @@ def _settle_the_rest(store: Store, warehouse: Warehouse, *, everything: bool) ->
         found = False
         for settled in settler.due(everything):
             found = True
-            if len(settled.rows):
-                names = store.series().names(settled.rows["series_id"].tolist())
-                keys = [names[i] for i in settled.rows["series_id"].tolist()]
-                warehouse.writer().append(settled.rows, keys, "settled")
+            append(store, warehouse, settled.rows, "settled")
             settler.forget(settled.mark_ids)
             count("settled", len(settled.rows))
             count("corrected", settled.corrected)

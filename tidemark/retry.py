@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from tidemark.errors import MisconfiguredError, UnavailableError
+from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
 
 FIRST_WAIT_S: Final = 0.1
 LONGEST_WAIT_S: Final = 10.0
@@ -22,6 +22,7 @@ _log = logging.getLogger("tidemark")
 def until_done(
     attempt: Callable[[], Result],
     *,
+    waits_for: tuple[type[TidemarkError], ...] = (UnavailableError, MisconfiguredError),
     give_up: threading.Event | None = None,
     count: Callable[[str], None] = lambda _name: None,
 ) -> Result:
@@ -32,17 +33,18 @@ def until_done(
 
     Args:
         attempt: Must be harmless to repeat.
+        waits_for: Other errors are raised at once.
         give_up: When set, the next failure is raised instead of waited out.
         count: Told `retries_unavailable` or `retries_misconfigured` at each failure.
 
     Raises:
-        UnavailableError, MisconfiguredError: only after `give_up` was set.
+        UnavailableError, MisconfiguredError: one that is not waited for, or any after `give_up` was set.
     """
     wait, said_at = FIRST_WAIT_S, -SAY_EVERY_S
     while True:
         try:
             return attempt()
-        except (UnavailableError, MisconfiguredError) as error:
+        except waits_for as error:
             kind = "unavailable" if isinstance(error, UnavailableError) else "misconfigured"
             count(f"retries_{kind}")
             if give_up is not None and give_up.is_set():

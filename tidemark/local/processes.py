@@ -16,6 +16,7 @@ from tidemark.errors import LocalError
 
 READY_S: Final = 60.0
 STOP_S: Final = 20.0
+RELEASE_S: Final = 3.0
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,18 @@ def _start_time(pid: int) -> str | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    if fields[0] == "Z":
+    if fields[0] == "Z" and not _dying(pid):
         _reap(pid)
         return None
     return fields[19]
+
+
+def _dying(pid: int) -> bool:
+    """Threads of a zombie still run to their end, and hold its sockets until then."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/task")) > 1
+    except OSError:
+        return False
 
 
 def _reap(pid: int) -> None:
@@ -162,6 +171,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def keeps(ports: Sequence[int]) -> bool:
+    """A server that was here before can have its ports again; what was killed just now may hold them for a moment."""
+    return wait_until(lambda: not any(listens(port) for port in ports), RELEASE_S)
 
 
 def listens(port: int) -> bool:

@@ -17,7 +17,7 @@ from tidemark.errors import LocalError
 from tidemark.local import cache, prism
 from tidemark.local.bigquery import BigQuery
 from tidemark.local.postgres import Postgres
-from tidemark.local.processes import Process, free_port, listens, start, wait_ready
+from tidemark.local.processes import Process, free_port, keeps, listens, start, wait_ready
 
 GCP_PROJECT: Final = "tidemark-local"
 TOPIC: Final = f"projects/{GCP_PROJECT}/topics/points"
@@ -60,7 +60,7 @@ class PubSub:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
         saved = self.directory / "port"
-        if not saved.exists() or listens(self.port()):
+        if not saved.exists() or not keeps([self.port()]):
             saved.write_text(str(free_port()))
         command = [sys.executable, "-m", "tidemark.local.pubsub", "--port", str(self.port()), "--state"]
         process = start([*command, self.directory / "journal"], self.log)

@@ -20,6 +20,9 @@ from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
 
 TABLE: Final = "rollups"
 VIEW: Final = "rollups_latest"
+_REQUEST_S: Final = 10
+_RETRY: Final = bigquery.DEFAULT_RETRY.with_timeout(20)
+"""The library's own would try for ten minutes; whoever calls waits better, with a sentence."""
 _REQUIRED: Final = "REQUIRED"
 _NULLABLE: Final = "NULLABLE"
 
@@ -76,11 +79,11 @@ def ensure(client: bigquery.Client, dataset: str) -> None:
         UnavailableError: BigQuery does not answer.
     """
     try:
-        client.create_dataset(dataset, exists_ok=True, timeout=30)
+        client.create_dataset(dataset, exists_ok=True, retry=_RETRY, timeout=_REQUEST_S)
         try:
-            table = client.get_table(f"{dataset}.{TABLE}", timeout=30)
+            table = client.get_table(f"{dataset}.{TABLE}", retry=_RETRY, timeout=_REQUEST_S)
         except NotFound:
-            table = client.create_table(_table(dataset), exists_ok=True, timeout=30)
+            table = client.create_table(_table(dataset), exists_ok=True, retry=_RETRY, timeout=_REQUEST_S)
         _check(client, table)
         _ensure_view(client, dataset)
     except (GoogleAPICallError, RetryError, RequestException, GoogleAuthError) as error:
@@ -89,6 +92,11 @@ def ensure(client: bigquery.Client, dataset: str) -> None:
 
 def translate(error: Exception) -> TidemarkError:
     """The Tidemark error for what BigQuery's REST client raises."""
+    if isinstance(error, RetryError) and isinstance(error.cause, Exception):
+        error = error.cause
+    if isinstance(error, RequestException):
+        at = f" at {error.request.url}" if error.request is not None else ""
+        return UnavailableError(f"BigQuery does not answer{at}: {type(error).__name__}.")
     said = getattr(error, "message", None) or str(error)
     if isinstance(error, (Forbidden, Unauthorized, GoogleAuthError)):
         return MisconfiguredError(f"BigQuery refuses: {said}.")
@@ -138,21 +146,21 @@ def _check(client: bigquery.Client, table: bigquery.Table) -> None:
     if missing:
         added = [bigquery.SchemaField(f.name, f.field_type, mode=_NULLABLE, description=f.description) for f in missing]
         table.schema = [*table.schema, *added]
-        client.update_table(table, ["schema"], timeout=30)
+        client.update_table(table, ["schema"], retry=_RETRY, timeout=_REQUEST_S)
 
 
 def _ensure_view(client: bigquery.Client, dataset: str) -> None:
     wanted = view_sql(dataset)
     try:
-        view = client.get_table(f"{dataset}.{VIEW}", timeout=30)
+        view = client.get_table(f"{dataset}.{VIEW}", retry=_RETRY, timeout=_REQUEST_S)
     except NotFound:
         view = bigquery.Table(f"{dataset}.{VIEW}")
         view.view_query = wanted
         try:
-            client.create_table(view, timeout=30)
+            client.create_table(view, retry=_RETRY, timeout=_REQUEST_S)
         except Conflict:
             return  # another program was faster, with the same text
     else:
         if view.view_query != wanted:
             view.view_query = wanted
-            client.update_table(view, ["view_query"], timeout=30)
+            client.update_table(view, ["view_query"], retry=_RETRY, timeout=_REQUEST_S)
