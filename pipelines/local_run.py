@@ -67,8 +67,11 @@ def run(start: Callable[[], Any], values: Values) -> int:
 
 
 def _check(store: Store, values: Values, stopping: threading.Event) -> None:
-    """Look at each service once. Without Pub/Sub or the database there is nothing to do but wait for them; BigQuery
-    is not needed for storing points, so what is missing there is made once it answers."""
+    """Look at each service once.
+
+    Without Pub/Sub or the database there is nothing to do but wait for them. BigQuery is not needed for storing
+    points: what is missing there is made once it answers.
+    """
     until_done(Puller(values.subscription, 1, 1).check, waits_for=(UnavailableError,), give_up=stopping)
     until_done(store.settler().oldest_due_s, waits_for=(UnavailableError,), give_up=stopping)
 

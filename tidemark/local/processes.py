@@ -85,7 +85,7 @@ def _start_time(pid: int) -> str | None:
 def _dying(pid: int) -> bool:
     """Threads of a zombie still run to their end, and hold its sockets until then."""
     try:
-        return len(os.listdir(f"/proc/{pid}/task")) > 1
+        return len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
     except OSError:
         return False
 
