@@ -95,7 +95,7 @@ def translate(error: Exception) -> TidemarkError:
     if isinstance(error, RetryError) and isinstance(error.cause, Exception):
         error = error.cause
     if isinstance(error, RequestException):
-        at = f" at {error.request.url}" if error.request is not None else ""
+        at = f" at {error.request.url!s}" if error.request is not None else ""
         return UnavailableError(f"BigQuery does not answer{at}: {type(error).__name__}.")
     said = getattr(error, "message", None) or str(error)
     if isinstance(error, (Forbidden, Unauthorized, GoogleAuthError)):
