@@ -30,6 +30,8 @@ def reported(program: Callable[[], int]) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     # Beam announces every server it starts as a warning
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    # a connection that broke is told by whoever used it
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     try:
         return program()
     except UsageError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -10,13 +9,12 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
+from tidemark.notices import warn
 
 FIRST_WAIT_S: Final = 0.1
 LONGEST_WAIT_S: Final = 10.0
-SAY_EVERY_S: Final = 60.0
 
 Result = TypeVar("Result")
-_log = logging.getLogger("tidemark")
 
 
 def until_done(
@@ -40,7 +38,7 @@ def until_done(
     Raises:
         UnavailableError, MisconfiguredError: one that is not waited for, or any after `give_up` was set.
     """
-    wait, said_at = FIRST_WAIT_S, -SAY_EVERY_S
+    wait = FIRST_WAIT_S
     while True:
         try:
             return attempt()
@@ -49,10 +47,7 @@ def until_done(
             count(f"retries_{kind}")
             if give_up is not None and give_up.is_set():
                 raise
-            now = time.monotonic()
-            if now - said_at >= SAY_EVERY_S:
-                _log.warning("%s Waiting; nothing is acknowledged meanwhile.", error)
-                said_at = now
+            warn("%s Waiting; nothing is acknowledged meanwhile.", error)
             pause = random.uniform(wait / 2, wait)  # noqa: S311  # jitter, not a secret
             if give_up is None:
                 time.sleep(pause)

@@ -199,7 +199,8 @@ INGEST = (
         "stop_when_idle_s",
         float,
         "0",
-        "Local runs: drain after this many seconds without messages, settling everything; 0 runs for ever.",
+        "Local runs: drain after this many seconds without messages, settling everything; 0 runs for ever. What a reader "
+        "that was killed had taken comes again after up to 20 s, or the subscription's ack deadline if that is longer.",
         0,
         DAY_S,
     ),

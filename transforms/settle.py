@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,12 +11,11 @@ import apache_beam as beam
 from apache_beam.utils.timestamp import Duration
 
 from tidemark.errors import MisconfiguredError, UnavailableError
+from tidemark.notices import warn
 from transforms.counters import count, gauge
 from transforms.resources import Store
 from transforms.rollup_batch import RollupBatch
 from transforms.source import FOR_EVER, READING
-
-_log = logging.getLogger("tidemark")
 
 
 @dataclass(eq=False)
@@ -76,4 +74,4 @@ class _SettleDue(beam.DoFn):
         except (UnavailableError, MisconfiguredError) as error:
             # The marks are still there: the next tick tries again, and the age of the oldest one tells.
             count("settle_failures")
-            _log.warning("%s Settling waits.", error)
+            warn("%s Settling waits.", error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 
-from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
+from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.failpoints import reach
-from tidemark.retry import SAY_EVERY_S
+from tidemark.notices import warn
 from tidemark.wire.summary import Rollups
 from transforms.counters import count
 from transforms.resources import Store, Warehouse
@@ -67,7 +66,6 @@ def append(store: Store, warehouse: Warehouse, rows: Rollups, panes: str | list[
 class _Append(beam.DoFn):
     def __init__(self, store: Store, warehouse: Warehouse) -> None:
         self._store, self._warehouse = store, warehouse
-        self._said_at = -SAY_EVERY_S
 
     def start_bundle(self) -> None:
         self._previews: list[RollupBatch] = []
@@ -100,7 +98,7 @@ class _Append(beam.DoFn):
         try:
             self._store.settler().forget(batch.mark_ids)
         except (UnavailableError, MisconfiguredError) as error:
-            self._say(error)  # the rows will be appended once more, with the same content
+            warn("%s Settled rows wait.", error)  # they will be appended once more, with the same content
             return
         count("settled", len(rows))
         count("corrected", batch.corrected)
@@ -111,12 +109,6 @@ class _Append(beam.DoFn):
         except (UnavailableError, MisconfiguredError) as error:
             self._down = True
             count("append_failures")
-            self._say(error)
+            warn("%s Settled rows wait; previews are dropped meanwhile.", error)
             return False
         return True
-
-    def _say(self, error: TidemarkError) -> None:
-        now = time.monotonic()
-        if now - self._said_at >= SAY_EVERY_S:
-            _log.warning("%s Settled rows wait; previews are dropped meanwhile.", error)
-            self._said_at = now

@@ -14,6 +14,7 @@ import pytest
 from google.pubsub_v1 import types
 
 from tests.integration.oracle import Oracle, differences
+from tidemark.bus.puller import LEASE_S
 from tidemark.local.job import Job
 from tidemark.local.pubsub.control import Control
 from tidemark.local.stack import DATASET, TOPIC, Stack
@@ -133,7 +134,7 @@ def test_every_number_is_right_after_kills_of_everything(stack: Stack, tmp_path:
     assert feed.error is None, feed.error
     assert not feed.is_alive()
     job.kill()
-    job = Job(environment, tmp_path / "ingest.log", *options, "--stop_when_idle_s=15")
+    job = Job(environment, tmp_path / "ingest.log", *options, f"--stop_when_idle_s={LEASE_S + 5}")
     job.drained(240)
 
     oracle = Oracle()

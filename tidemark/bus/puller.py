@@ -7,7 +7,6 @@ in messages and bytes, so a stage that waits for its database stops the pulling 
 from __future__ import annotations
 
 import collections
-import logging
 import os
 import threading
 import time
@@ -21,10 +20,12 @@ from google.protobuf import empty_pb2
 from google.pubsub_v1 import types
 
 from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
-from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S, SAY_EVERY_S
+from tidemark.notices import warn
+from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S
 from tidemark.wire.message import Message, event_time
 
-LEASE_S: Final = 60
+LEASE_S: Final = 20
+"""What a lease is extended to: so long at most does Pub/Sub wait before it gives a dead reader's messages to another."""
 SHORTEST_ACK_DEADLINE_S: Final = 10
 """Pub/Sub's least: what a lease can be counted on to last before its first extension."""
 EXTEND_AHEAD_S: Final = 6
@@ -56,7 +57,6 @@ _TRANSIENT: Final = frozenset(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
-_log = logging.getLogger("tidemark")
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Puller:
         return len(self._leases) >= self._max_messages or self._bytes >= self._max_bytes
 
     def _pull_ahead(self) -> None:
-        wait, said_at = FIRST_WAIT_S, -SAY_EVERY_S
+        wait = FIRST_WAIT_S
         request = _PULL(subscription=self.subscription, max_messages=min(PULL_MESSAGES, self._max_messages))
         while not self._stopping.is_set():
             with self._changed:
@@ -191,10 +191,7 @@ class Puller:
             except grpc.RpcError as error:
                 if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
                     continue  # a long poll that found nothing
-                now = time.monotonic()
-                if now - said_at >= SAY_EVERY_S:
-                    _log.warning("%s Waiting.", translate(error, self.subscription))
-                    said_at = now
+                warn("%s Waiting.", translate(error, self.subscription))
                 self._stopping.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT_S)
                 continue
@@ -271,7 +268,7 @@ class Puller:
                 call(request, timeout=_RPC_TIMEOUT_S)
             except grpc.RpcError as error:
                 if error.code() not in _TRANSIENT or attempt == 3:
-                    _log.warning("%s The messages will be delivered again.", translate(error, self.subscription))
+                    warn("%s The messages will be delivered again.", translate(error, self.subscription))
                     return False
                 time.sleep(wait)
                 wait *= 4

@@ -1,21 +1,28 @@
-"""Starts `bqemulator`, in its own virtual environment, with one thing mended.
+"""Starts `bqemulator`, in its own virtual environment, with two things mended.
 
 It sends every statement through one DuckDB connection, queries on one thread and appends on others: a statement then
 ends the result of another one that is still being read ("closed pending query result"). Here each statement has a
 cursor of its own, except those that name a relation that was registered with the connection.
+
+It serves each open stream with a thread of a pool of a few, so that a handful of idle or broken streams stops every
+append. Here the pool has many.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
+import grpc.aio
 from bqemulator.cli import main
 from bqemulator.storage.engine import DuckDBEngine
 
 _REGISTERED: Final = "_bqemu_"
 """In the name of every relation the emulator registers."""
+_STREAMS: Final = 1000
 _lock: Final = threading.Lock()
 
 
@@ -28,4 +35,5 @@ def _execute(self: Any, sql: str, parameters: list[Any] | None = None) -> Any:
 
 if __name__ == "__main__":
     DuckDBEngine.execute = _execute
+    grpc.aio.server = partial(grpc.aio.server, ThreadPoolExecutor(_STREAMS))
     sys.exit(main())

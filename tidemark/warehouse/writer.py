@@ -29,6 +29,8 @@ from tidemark.wire.summary import Rollups
 ROWS_A_REQUEST: Final = 5_000
 BYTES_A_REQUEST: Final = 8 << 20
 """The service takes 10 MB."""
+STREAMS: Final = 8
+"""Open at once from one process: the service wants few connections, each of them busy."""
 _METHOD: Final = "/google.cloud.bigquery.storage.v1.BigQueryWrite/AppendRows"
 _Request: Final = types.AppendRowsRequest.pb()
 _Response: Final = types.AppendRowsResponse.pb()
@@ -79,6 +81,7 @@ class RollupWriter:
         self._channel: Any = None
         self._idle: list[_Stream] = []
         self._lock = threading.Lock()
+        self._slots = threading.BoundedSemaphore(STREAMS)
 
     def append(
         self, rows: Rollups, names: Sequence[tuple[str, str, str]], panes: str | Sequence[str]
@@ -136,9 +139,12 @@ class RollupWriter:
         Returns:
             What is left to send: batches without their refused rows.
         """
-        stream = self._take_stream()
+        if not self._slots.acquire(timeout=max(0.0, give_up_at - time.monotonic())):
+            raise _Failure(code_pb2.DEADLINE_EXCEEDED, "every stream was busy")
+        stream = None
         good = False
         try:
+            stream = self._take_stream()
             again: list[list[int]] = []
             with stream.until(give_up_at):
                 for batch in batches:
@@ -152,11 +158,12 @@ class RollupWriter:
             good = True
             return [batch for batch in again if batch]
         finally:
-            if good:
+            if stream is not None and good:
                 with self._lock:
                     self._idle.append(stream)
-            else:
+            elif stream is not None:
                 stream.close()
+            self._slots.release()
 
     def _take_stream(self) -> _Stream:
         with self._lock:
@@ -228,6 +235,8 @@ class _Stream:
         except StopIteration:
             raise _Failure(code_pb2.UNAVAILABLE, "the stream was closed") from None
         except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.CANCELLED:  # by `_Deadline`: a service would say more
+                raise _Failure(code_pb2.DEADLINE_EXCEEDED, "no answer") from None
             raise _Failure(error.code().value[0], error.details() or "", _retry_after(error)) from None
         if response.row_errors:
             return {error.index: error.message for error in response.row_errors}
