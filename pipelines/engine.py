@@ -44,7 +44,7 @@ def prepare(options: PipelineOptions, values: Values) -> None:
     if is_local(options):
         prism = options.view_as(PrismRunnerOptions)
         prism.prism_location = str(wrapper(find_or_build(values.prism_location)))
-        prism.prism_log_level = "error"
+        prism.prism_log_level = "error"  # its errors reach this program as exceptions
 
 
 def run(pipeline: beam.Pipeline, options: PipelineOptions) -> Any:

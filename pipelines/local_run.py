@@ -97,7 +97,7 @@ def _supervise(start: Callable[[], Any], stopping: threading.Event) -> None:
             raise
         except Exception as error:  # noqa: BLE001  # whatever broke a bundle: its messages stay unacknowledged
             count("restarts")
-            _log.error("The pipeline failed and is started again: %s", _cause(error))  # one sentence
+            _log.error("The pipeline failed and is started again: %s", _cause(error))
         else:
             return
         READING.close()

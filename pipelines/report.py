@@ -28,8 +28,8 @@ def reported(program: Callable[[], int]) -> int:
         The program's status; 2 for a wrong setting, 1 for anything else that was foreseen.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    # Beam announces every server it starts as a warning
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    # Beam announces every server it starts as a warning, and a failing bundle three times; its worker prints the traceback anyway
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     # a connection that broke is told by whoever used it
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     try:

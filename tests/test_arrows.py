@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ANYWHERE = {"tidemark.settings", "tidemark.errors", "tidemark.retry", "tidemark.failpoints", "tidemark.version"}
+ANYWHERE = {f"tidemark.{name}" for name in ("settings", "errors", "notices", "retry", "failpoints", "version")}
 ALLOWED = {
     "tidemark/wire": set(),
     "tidemark/store": {"tidemark.wire"},

@@ -1,0 +1,87 @@
+"""Two pipelines on one subscription, each with its settler, while the database and then BigQuery are away."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.integration.points import Feed, Point, everything_is_right, query
+from tidemark.bus.puller import LEASE_S
+from tidemark.local.job import Job
+from tidemark.local.pubsub.control import Control
+from tidemark.local.stack import SUBSCRIPTION, Stack
+
+
+class Stream(threading.Thread):
+    """2,000 points a second until told to stop."""
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__(daemon=True)
+        self._feed, self.stopping, self.sent = feed, threading.Event(), 0
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            while not self.stopping.wait(0.1):
+                now = time.time_ns() // 1_000_000
+                points: list[Point] = [
+                    (("away", f"s{i % 20}", "m"), (now - i // 20 * 7) * 1000 + i % 7, float(i)) for i in range(200)
+                ]
+                points = [(key, us - us % 1000, value) for key, us, value in points]
+                self._feed.points([*points, *points[:5]])
+                self.sent += len(points)
+        except Exception as error:  # noqa: BLE001  # the test asks for it
+            self.error = error
+
+
+@pytest.mark.timeout(400)
+def test_two_pipelines_go_on_by_themselves_after_database_and_bigquery_were_away(
+    stack: Stack, environment: dict[str, str], feed: Feed, tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    away_s = 20 if pytestconfig.getoption("--long") else 6
+    control = Control(environment["PUBSUB_EMULATOR_HOST"])
+    logs = [tmp_path / "first.log", tmp_path / "second.log"]
+    idle = f"--stop_when_idle_s={LEASE_S + 5}"
+    jobs = [Job(environment, log, idle) for log in logs]
+    for job in jobs:
+        job.wait_ready()
+    stream = Stream(feed)
+    stream.start()
+    time.sleep(4)
+
+    stack.postgres.kill()
+    time.sleep(1)  # what was committed just before may still be acknowledged
+    before = control.stats()[SUBSCRIPTION].acked
+    time.sleep(away_s)
+    assert control.stats()[SUBSCRIPTION].acked == before, "nothing is acknowledged while nothing can be stored"
+    stack.postgres.start()
+    time.sleep(4)
+    assert control.stats()[SUBSCRIPTION].acked > before
+
+    stack.bigquery.kill()
+    time.sleep(1)
+    rows = _stored(environment)
+    time.sleep(away_s)
+    assert _stored(environment) > rows, "points are stored without BigQuery"
+    stack.bigquery.start()
+    time.sleep(2)
+
+    stream.stopping.set()
+    stream.join(30)
+    assert stream.error is None
+    counters = [job.drained() for job in jobs]
+    assert all(counter["messages"] for counter in counters), "both had a share"
+    assert sum(counter["settled"] for counter in counters) > 0
+    oracle = feed.oracle()
+    everything_is_right(environment, oracle)
+    for log in logs:
+        said = log.read_text()
+        assert "The database does not answer" in said or "The database cannot serve" in said
+        assert "Traceback" not in said
+
+
+def _stored(environment: dict[str, str]) -> int:
+    return query(environment["TIDEMARK_DATABASE_URL"], "SELECT count(*) FROM points")[0][0]
