@@ -42,7 +42,7 @@ class Feed:
     """Publishes, and subscribes beside the pipeline to learn when each message was accepted."""
 
     def __init__(self, address: str) -> None:
-        channel = grpc.insecure_channel(address)
+        channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", -1)])
         self._publish = channel.unary_unary(
             "/google.pubsub.v1.Publisher/Publish", _Request.SerializeToString, types.PublishResponse.pb().FromString
         )

@@ -175,6 +175,28 @@ def test_a_nan_in_an_array_spoils_only_its_own_point() -> None:
     assert reasons(block) == [Reason.BAD_VALUE]
 
 
+@pytest.mark.parametrize("constant", [b"NaN", b"Infinity", b"-Infinity"])
+def test_a_number_that_json_does_not_know_is_a_bad_value_and_its_bytes_are_kept(constant: bytes) -> None:
+    bad = one(metric='a "NaN" \\ NaN').replace(b"1.5", constant)
+    assert decode(bad).dead_letters[0].data == bad
+    for data in (bad, b"[" + bad + b" , " + one() + b"]", one() + b"\n" + bad):
+        block = decode(data)
+        assert [(letter.data, letter.reason) for letter in block.dead_letters] == [(bad, Reason.BAD_VALUE)]
+        assert len(block.points) == (data != bad)
+    point = b'{"metric":"m","event_time":1767225599000,"value":%b}' % constant
+    batch = b'{"points":[%b,%b],"project":"p","source":"s"}' % (point, point.replace(constant, b"1"))
+    block = decode(batch)
+    assert [letter.reason for letter in block.dead_letters] == [Reason.BAD_VALUE]
+    assert point in block.dead_letters[0].data
+    assert len(block.points) == 1
+
+
+def test_a_nan_in_the_attributes_is_not_stored_as_a_text() -> None:
+    bad = one(attributes={"a": "b"}).replace(b'"b"', b"NaN")
+    for data in (bad, b"[" + bad + b"]"):
+        assert [(letter.data, letter.reason) for letter in decode(data).dead_letters] == [(bad, Reason.BAD_ATTRIBUTES)]
+
+
 def test_a_bad_line_spoils_only_itself_and_keeps_its_bytes() -> None:
     block = decode(one() + b'\n{"project": oops}\n' + one(value=2))
     assert len(block.points) == 2

@@ -7,7 +7,9 @@ A body is one JSON object, an array of them, or JSON lines. An object is a point
 
 from __future__ import annotations
 
-import json
+import codecs
+import re
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -113,7 +115,7 @@ class Decoder:
 
     def _one_by_one(self, message: Message, text: bytes, into: Columns, now_us: int) -> None:
         """The slow way: every point as a body of its own, so that a bad one does not take its neighbours along."""
-        pieces = list(_pieces(text))
+        pieces = list(_pieces(_as_utf8(text)))
         if not pieces:
             raise RejectedError(Reason.EMPTY_MESSAGE, "the body has no points")
         for position, piece in enumerate(pieces):
@@ -124,7 +126,7 @@ class Decoder:
                 into.truncate(held)
                 into.dead_letters.append(_dead(message, position, piece, rejected))
             except _UNREADABLE as error:
-                into.dead_letters.append(_dead(message, position, piece, _rejection(error)))
+                into.dead_letters.append(_dead(message, position, piece, _why_unreadable(piece, error)))
 
     def _accept(self, item: _Body, into: Columns, publish_time: int, now_us: int) -> None:
         """Append the point or points of one body."""
@@ -189,6 +191,17 @@ def _parse(text: bytes) -> list[_Body]:
         return _BODY.decode_lines(text)
 
 
+def _as_utf8(text: bytes) -> bytes:
+    """Text without its byte order mark; some senders write one, and some of them UTF-16 or UTF-32 after it."""
+    encoding = next((name for mark, name in _MARKS.items() if text.startswith(mark)), None)
+    if encoding is None:
+        return text
+    try:
+        return text.decode(encoding).encode()
+    except UnicodeError:
+        return text
+
+
 def _pieces(text: bytes) -> Iterator[bytes]:
     """Cut a body into bodies of one point each, byte for byte as they were sent.
 
@@ -197,7 +210,6 @@ def _pieces(text: bytes) -> Iterator[bytes]:
     """
     try:
         _RAW.decode(text)
-        whole = text.strip()
     except _UNREADABLE as error:
         lines = [line.strip() for line in text.split(b"\n")]
         lines = [line for line in lines if line]
@@ -205,12 +217,23 @@ def _pieces(text: bytes) -> Iterator[bytes]:
             for line in lines:
                 yield from _pieces_of_line(line)
             return
-        whole = _without_constants(text, error)
-    if whole[:1] == b"[":
-        for element in _RAWS.decode(whole):
+        masked, token = _mask_constants(text)
+        try:
+            _RAW.decode(masked)
+        except _UNREADABLE:
+            raise RejectedError(Reason.NOT_JSON, str(error)) from None
+        for piece in _pieces_of_value(masked.strip()):
+            yield piece.replace(b'"' + token, b"").replace(token + b'"', b"")
+    else:
+        yield from _pieces_of_value(text.strip())
+
+
+def _pieces_of_value(value: bytes) -> Iterator[bytes]:
+    if value[:1] == b"[":
+        for element in _RAWS.decode(value):
             yield from _batch_pieces(bytes(element))
     else:
-        yield from _batch_pieces(whole)
+        yield from _batch_pieces(value)
 
 
 def _pieces_of_line(line: bytes) -> Iterator[bytes]:
@@ -235,13 +258,31 @@ def _batch_pieces(item: bytes) -> Iterator[bytes]:
         yield b'{"project":%b,"source":%b,"points":[%b]}' % (bytes(batch.project), bytes(batch.source), bytes(point))
 
 
-def _without_constants(text: bytes, error: Exception) -> bytes:
-    """JSON with NaN and Infinity, which many senders write, as JSON whose bad values are strings that name them."""
+def _mask_constants(text: bytes) -> tuple[bytes, bytes]:
+    """Make JSON of text with NaN and Infinity, which many senders write: each stands in quotes with a token around it.
+
+    Returns:
+        The text, and the token, which the text did not have.
+    """
+    token = uuid.uuid4().hex.encode()
+
+    def mask(match: re.Match[bytes]) -> bytes:
+        found = match[0]
+        return found if found.startswith(b'"') else b'"%b%b%b"' % (token, found, token)
+
+    return _STRING_OR_CONSTANT.sub(mask, text), token
+
+
+def _why_unreadable(piece: bytes, error: Exception) -> RejectedError:
+    """The reason for a body of one point; a NaN is a bad value and not a broken text."""
+    masked, _token = _mask_constants(piece)
+    if masked == piece:
+        return _rejection(error)
     try:
-        lenient = json.loads(text, parse_constant=lambda name: f"not a number: {name}")
-        return json.dumps(lenient).encode()
-    except (ValueError, RecursionError):
-        raise RejectedError(Reason.NOT_JSON, str(error)) from None
+        _BODY.decode(masked)
+    except _UNREADABLE as closer:
+        return _rejection(closer)
+    return RejectedError(Reason.BAD_ATTRIBUTES, "the attributes have a number that JSON does not know: NaN or Infinity")
 
 
 def _check_attributes(value: Any, depth: int) -> None:
@@ -270,6 +311,14 @@ def _untimely(micros: int, earliest: int, latest: int) -> RejectedError:
     )
 
 
+_MARKS: Final = {  # the longer first: UTF-32's begins with UTF-16's
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
+_STRING_OR_CONSTANT: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|-?Infinity|NaN', re.DOTALL)
 _FIELD_REASONS: Final = {
     "event_time": Reason.BAD_EVENT_TIME,
     "value": Reason.BAD_VALUE,
