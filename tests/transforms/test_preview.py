@@ -1,0 +1,125 @@
+"""Windows, triggers and lateness of the previews: the local engine, on a clock that the test moves.
+
+An engine may fire a pane once more, when a window is closed for good, say: so a test names what must be seen, and
+that nothing else is ever shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import apache_beam as beam
+import numpy as np
+import pytest
+from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions
+from apache_beam.testing import test_pipeline as pipelines
+from apache_beam.testing import test_stream as streams
+from apache_beam.testing.util import assert_that
+from apache_beam.transforms.window import TimestampedValue
+
+from tidemark.local.prism import find_or_build, wrapper
+from tidemark.wire.summary import POINT
+from transforms.preview import Preview
+from transforms.rollup_batch import RollupBatch
+
+BASE_S, EARLY_S, LATENESS_S = 60, 10, 120
+START_S = 1_767_225_600
+
+
+def points(*values: tuple[int, float, float]) -> TimestampedValue:
+    """(series, seconds after START_S, value) as what the raw writer passes on: one sub-block of one base window."""
+    rows = [(s, int((START_S + at) * 1e6), int((START_S + at) * 1e6) + i, v) for i, (s, at, v) in enumerate(values)]
+    window = int(values[0][1]) // BASE_S * BASE_S
+    return TimestampedValue((0, np.array(rows, POINT).tobytes()), START_S + window)
+
+
+def described(batch: RollupBatch) -> list[tuple[str, int, int, int, float]]:
+    return [
+        (
+            batch.pane,
+            int(row["series_id"]),
+            int(row["window_start"]) // 1_000_000 - START_S,
+            int(row["count"]),
+            row["sum"],
+        )
+        for row in batch.rollups()
+    ]
+
+
+def run(stream: streams.TestStream, wanted: Callable[[list], None]) -> None:
+    options = PipelineOptions(["--streaming"])
+    options.view_as(PrismRunnerOptions).prism_location = str(wrapper(find_or_build()))
+    with pipelines.TestPipeline(runner="PrismRunner", options=options) as pipeline:
+        found = pipeline | stream | Preview(BASE_S, EARLY_S, LATENESS_S) | beam.FlatMap(described)
+        assert_that(found, wanted)
+
+
+Shown = tuple[int, int, int, float]
+"""(series, window start, count, sum)"""
+
+
+def shows(*panes: tuple[str, Shown], also: tuple[Shown, ...] = ()) -> Callable[[list], None]:
+    """Each of these panes was seen, and nothing but what they show, or what is `also` allowed."""
+
+    def check(found: list) -> None:
+        seen = {(pane, tuple(shown)) for pane, *shown in found}
+        assert set(panes) <= seen, found
+        assert {shown for _, shown in seen} <= {shown for _, shown in panes} | set(also), found
+
+    return check
+
+
+def test_early_on_time_and_late_panes_show_all_that_was_seen() -> None:
+    stream = (
+        streams.TestStream()
+        .advance_watermark_to(START_S)
+        .add_elements([points((1, 1, 2.0))])
+        .advance_processing_time(EARLY_S + 1)
+        .add_elements([points((1, 2, 3.0))])
+        .advance_watermark_to(START_S + BASE_S + 1)
+        .add_elements([points((1, 3, 5.0))])
+        .advance_processing_time(EARLY_S + 1)
+        .advance_watermark_to_infinity()
+    )
+    run(stream, shows(("early", (1, 0, 1, 2.0)), ("on_time", (1, 0, 2, 5.0)), ("late", (1, 0, 3, 10.0))))
+
+
+def test_what_comes_after_the_allowed_lateness_fires_nothing() -> None:
+    stream = (
+        streams.TestStream()
+        .add_elements([points((1, 1, 2.0))])
+        .advance_watermark_to(START_S + BASE_S + LATENESS_S + 1)
+        .add_elements([points((1, 2, 3.0))])
+        .advance_processing_time(EARLY_S + 1)
+        .advance_watermark_to_infinity()
+    )
+    run(stream, shows(("on_time", (1, 0, 1, 2.0))))
+
+
+def test_a_point_written_again_counts_once_and_the_later_publication_wins() -> None:
+    stream = (
+        streams.TestStream()
+        .add_elements([points((1, 1, 2.0), (1, 1, 7.0)), points((1, 1, 2.0)), points((2, 1, 1.0), (2, 30, 1.0))])
+        .advance_watermark_to_infinity()
+    )
+    run(stream, shows(("on_time", (1, 0, 1, 7.0)), ("on_time", (2, 0, 2, 2.0))))
+
+
+def test_windows_are_aligned_to_utc_and_kept_apart() -> None:
+    stream = (
+        streams.TestStream()
+        .add_elements([points((1, 59.9, 1.0)), points((1, 60, 2.0)), points((1, -1, 4.0))])
+        .advance_watermark_to_infinity()
+    )
+    run(stream, shows(("on_time", (1, 0, 1, 1.0)), ("on_time", (1, 60, 1, 2.0)), ("on_time", (1, -60, 1, 4.0))))
+
+
+@pytest.mark.parametrize("times", [1, 5])
+def test_many_early_firings_accumulate(times: int) -> None:
+    stream = streams.TestStream().advance_watermark_to(START_S)
+    for i in range(times):
+        stream = stream.add_elements([points((1, i + 1, 1.0))]).advance_processing_time(EARLY_S + 1)
+    run(
+        stream.advance_watermark_to_infinity(),
+        shows(*(("early", (1, 0, i + 1, i + 1.0)) for i in range(times)), ("on_time", (1, 0, times, float(times)))),
+    )

@@ -1,0 +1,229 @@
+"""Appending: to the real stand-in, and to a server that answers as BigQuery does on its bad days."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import numpy as np
+import pytest
+from google.cloud import bigquery
+from google.cloud.bigquery_storage_v1 import types
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from tidemark.errors import MisconfiguredError, UnavailableError
+from tidemark.local.bigquery import BigQuery
+from tidemark.warehouse.clients import rest
+from tidemark.warehouse.read import Rollup, history, latest
+from tidemark.warehouse.tables import TABLE, VIEW, ensure
+from tidemark.warehouse.writer import ROWS_A_REQUEST, STREAMS, RollupWriter
+from tidemark.wire.summary import ROLLUP
+
+DATASET = "tidemark-local.writer"
+KEY = ("p", "s", "m")
+START_US = 1_767_225_600_000_000
+Request, Response = types.AppendRowsRequest.pb(), types.AppendRowsResponse.pb()
+
+
+def rows(number: int, **values: float) -> np.ndarray:
+    made = np.zeros(number, ROLLUP)
+    made["tier_s"], made["window_start"], made["count"] = 60, START_US + 60_000_000 * np.arange(number), 1
+    made["first_publish_time"] = made["last_publish_time"] = made["window_start"]
+    for name, value in values.items():
+        made[name] = value
+    return made
+
+
+def of_series(client: bigquery.Client) -> list[Rollup]:
+    return [row for row in latest(client, DATASET, START_US, START_US + 1, 60) if row.project == KEY[0]]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQuery]:
+    made = BigQuery(tmp_path_factory.mktemp("bigquery"), "tidemark-local")
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def client(server: BigQuery) -> bigquery.Client:
+    made = rest(DATASET, f"http://127.0.0.1:{server.ports()[0]}")
+    ensure(made, DATASET)
+    return made
+
+
+def test_the_greatest_revision_wins_then_the_preview_that_has_seen_most(
+    server: BigQuery, client: bigquery.Client
+) -> None:
+    writer = RollupWriter(DATASET, f"127.0.0.1:{server.ports()[1]}")
+    try:
+        assert writer.append(rows(1, count=5), [KEY], "early") == []
+        writer.append(rows(1, count=3), [KEY], "on_time")
+        assert [row.count for row in of_series(client)] == [5]
+        writer.append(rows(1, count=4, revision=7, final=True, sum=-0.5), [KEY], "settled")
+        writer.append(rows(1, count=9, revision=6), [KEY], "settled")
+        writer.append(rows(1, count=99), [KEY], "late")
+        (row,) = of_series(client)
+        assert (row.count, row.revision, row.pane, row.sum, row.final) == (4, 7, "settled", -0.5, True)
+        assert row.window_end - row.window_start == 60_000_000
+        assert len(history(client, DATASET, KEY, 60, START_US)) == 5
+        writer.append(rows(1, count=0, revision=8), [KEY], "settled")
+        assert of_series(client) == [], "a window without points is hidden"
+    finally:
+        writer.close()
+
+
+def test_many_threads_share_a_few_streams_and_lose_nothing(server: BigQuery, client: bigquery.Client) -> None:
+    writer = RollupWriter(DATASET, f"127.0.0.1:{server.ports()[1]}")
+    with ThreadPoolExecutor(4 * STREAMS) as pool:
+        jobs = [pool.submit(writer.append, rows(3), [("many", str(i), "m")] * 3, "early") for i in range(100)]
+        assert [job.result() for job in jobs] == [[]] * 100
+    writer.close()
+    found = client.query_and_wait(f"SELECT count(*) FROM `{DATASET}.{TABLE}` WHERE project = 'many'")
+    assert next(iter(found))[0] == 300
+
+
+def test_making_the_tables_again_changes_nothing_and_a_wrong_table_is_named(client: bigquery.Client) -> None:
+    ensure(client, DATASET)
+    other = DATASET + "_wrong"
+    client.create_dataset(other)
+    client.create_table(
+        bigquery.Table(f"{other}.{TABLE}", schema=[bigquery.SchemaField("tier_s", "STRING")]), timeout=20
+    )
+    with pytest.raises(MisconfiguredError, match="column tier_s is STRING and must be INTEGER"):
+        ensure(client, other)
+
+
+def test_a_missing_table_waits_for_a_person(server: BigQuery, client: bigquery.Client) -> None:
+    client.create_dataset(DATASET + "_empty", exists_ok=True)
+    writer = RollupWriter(DATASET + "_empty", f"127.0.0.1:{server.ports()[1]}")
+    with pytest.raises(MisconfiguredError, match="NOT_FOUND"):
+        writer.append(rows(1), [KEY], "early")
+    writer.close()
+
+
+def test_a_server_that_is_away_or_frozen_is_told_after_the_deadline() -> None:
+    writer = RollupWriter(DATASET, "127.0.0.1:9", deadline_s=1)
+    began = time.monotonic()
+    with pytest.raises(UnavailableError):
+        writer.append(rows(1), [KEY], "early")
+    assert time.monotonic() - began < 3
+    writer.close()
+
+
+Answer = Callable[[Request, int], Response]
+
+
+class Scripted(grpc.GenericRpcHandler):
+    """Answers the n-th request of its life as the script says; remembers what it acknowledged."""
+
+    def __init__(self, script: dict[int, Answer | grpc.StatusCode]) -> None:
+        self.script, self.seen, self.kept = script, 0, 0
+
+    def service(self, _details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        return grpc.stream_stream_rpc_method_handler(self.append, Request.FromString, Response.SerializeToString)
+
+    def append(self, requests: Iterator[Request], context: grpc.ServicerContext) -> Iterator[Response]:
+        for request in requests:
+            self.seen += 1
+            number = len(request.proto_rows.rows.serialized_rows)
+            answer = self.script.get(self.seen)
+            if isinstance(answer, grpc.StatusCode):
+                context.abort(answer, "as the script says")
+            elif answer is not None:
+                yield answer(request, number)
+            else:
+                self.kept += number
+                yield Response(append_result=types.AppendRowsResponse.AppendResult.pb()())
+
+
+@pytest.fixture
+def scripted() -> Iterator[Callable[[dict], tuple[Scripted, RollupWriter]]]:
+    opened = []
+
+    def start(script: dict) -> tuple[Scripted, RollupWriter]:
+        handler, server = Scripted(script), grpc.server(ThreadPoolExecutor(8))
+        server.add_generic_rpc_handlers([handler])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        writer = RollupWriter(DATASET, f"127.0.0.1:{port}", deadline_s=3)
+        opened.append((server, writer))
+        return handler, writer
+
+    yield start
+    for server, writer in opened:
+        writer.close()
+        server.stop(0)
+
+
+def in_band(code: int, *details: object) -> Answer:
+    status = status_pb2.Status(code=code, message="as the script says")
+    for detail in details:
+        packed = any_pb2.Any()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return lambda _request, _number: Response(error=status)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.ABORTED,
+        in_band(code_pb2.INTERNAL),
+        in_band(code_pb2.RESOURCE_EXHAUSTED),
+    ],
+)
+def test_what_was_not_acknowledged_is_sent_again(scripted: Callable, failure: object) -> None:
+    handler, writer = scripted({2: failure})
+    number = 3 * ROWS_A_REQUEST
+    assert writer.append(rows(number), [KEY] * number, "early") == []
+    # what followed the failed request on the same stream may be there twice
+    assert number <= handler.kept <= number + ROWS_A_REQUEST
+
+
+def test_the_pause_that_the_service_asks_for_is_kept(scripted: Callable) -> None:
+    info = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=700_000_000))
+    _, writer = scripted({1: in_band(code_pb2.RESOURCE_EXHAUSTED, info)})
+    began = time.monotonic()
+    writer.append(rows(1), [KEY], "early")
+    assert time.monotonic() - began >= 0.7
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT])
+def test_what_retrying_cannot_mend_is_told_at_once(scripted: Callable, code: grpc.StatusCode) -> None:
+    handler, writer = scripted({1: code})
+    with pytest.raises(MisconfiguredError, match=code.name):
+        writer.append(rows(1), [KEY], "early")
+    assert handler.seen == 1
+
+
+def test_refused_rows_are_named_and_their_neighbours_written(scripted: Callable) -> None:
+    def refuse(_request: Request, _number: int) -> Response:
+        bad = [types.RowError.pb()(index=i, message=f"bad {i}") for i in (1, 4)]
+        return Response(row_errors=bad, error=status_pb2.Status(code=code_pb2.INVALID_ARGUMENT))
+
+    handler, writer = scripted({1: refuse})
+    refused = writer.append(rows(6), [KEY] * 6, "settled")
+    assert [(one.row, one.message) for one in refused] == [(1, "bad 1"), (4, "bad 4")]
+    assert handler.kept == 4
+
+
+def test_a_server_that_never_answers_does_not_hold_the_thread(scripted: Callable) -> None:
+    def sleep(_request: Request, _number: int) -> Response:
+        time.sleep(5)
+        return Response()
+
+    _, writer = scripted(dict.fromkeys(range(1, 20), sleep))
+    began = time.monotonic()
+    with pytest.raises(UnavailableError, match="no answer"):
+        writer.append(rows(1), [KEY], "early")
+    assert time.monotonic() - began < 4.5
+
+
+def test_the_view_is_there(client: bigquery.Client) -> None:
+    assert client.get_table(f"{DATASET}.{VIEW}").table_type == "VIEW"
