@@ -1,0 +1,161 @@
+"""`tidemark verify` passes when everything follows from the points, and names each kind of damage."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine
+
+from tidemark.local.stack import DATASET, Stack
+from tidemark.operate.verify import verify
+from tidemark.store.connection import make_engine, transaction
+from tidemark.store.series import SeriesCache
+from tidemark.store.settle import Settler
+from tidemark.store.write import Policy, Writer
+from tidemark.warehouse.writer import RollupWriter
+from tidemark.wire.block import Block, SeriesKey
+from tidemark.wire.summary import POINT
+
+TIERS_S = (60, 3600, 86_400)
+START_US = 1_767_225_600_000_000
+
+
+class Product:
+    """Writes, settles and appends as the pipeline does."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.environment = environment
+        self.pool: Engine = make_engine(environment["TIDEMARK_DATABASE_URL"], 2, 60)
+        self.series = SeriesCache(self.pool)
+        self.rollups = RollupWriter(DATASET, environment["TIDEMARK_BIGQUERY_STORAGE_ENDPOINT"])
+
+    def write(self, first: int, number: int, horizon_s: float = 0) -> None:
+        rows = [(i % 3, START_US + (first + i) * 20_000_000, START_US + i, float(i)) for i in range(number)]
+        keys = [SeriesKey("verify", f"s{i}", "m") for i in range(3)]
+        Writer(self.pool, self.series, Policy(60, horizon_s, 0)).write(Block(keys, np.array(rows, POINT)))
+
+    def settle(self) -> None:
+        settler = Settler(self.pool, TIERS_S, 0)
+        while found := list(settler.due()):
+            for settled in found:
+                ids = settled.rows["series_id"].tolist()
+                names = self.series.names(sorted(set(ids)))
+                self.rollups.append(settled.rows, [names[i] for i in ids], "settled")
+                settler.forget(settled.mark_ids)
+
+    def damage(self, statement: str) -> None:
+        with transaction(self.pool) as connection:
+            connection.exec_driver_sql(statement)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    made = Stack(tmp_path_factory.mktemp("verify"))
+    made.up()
+    yield made
+    made.down(purge=True)
+
+
+@pytest.fixture
+def product(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Product]:
+    environment = stack.environment()
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", environment["BIGQUERY_EMULATOR_HOST"])
+    made = Product(environment)
+    made.damage("TRUNCATE points, rollups, marks, ledger")
+    from tidemark.warehouse.clients import rest  # noqa: PLC0415
+    from tidemark.warehouse.tables import ensure  # noqa: PLC0415
+
+    client = rest(DATASET)
+    client.delete_dataset(DATASET, delete_contents=True, not_found_ok=True)
+    ensure(client, DATASET)
+    made.write(0, 300)
+    made.settle()
+    yield made
+    made.rollups.close()
+    made.pool.dispose()
+
+
+def check(product: Product, start: int | None = None, end: int | None = None):
+    return verify(product.environment["TIDEMARK_DATABASE_URL"], DATASET, TIERS_S, start, end)
+
+
+def test_what_was_settled_passes(product: Product) -> None:
+    report = check(product)
+    assert report.passed, report
+    assert report.points == 300
+    assert report.rollups > 300
+    assert report.warehouse_rows == report.rollups
+
+
+DAMAGES: dict[str, tuple[str, Callable[[object], int]]] = {
+    "a point that nobody marked": (
+        "INSERT INTO points SELECT series_id, event_time + interval '1 second', 1, publish_time FROM points LIMIT 1",
+        lambda report: report.rollups_differ,
+    ),
+    "a base rollup": (
+        "UPDATE rollups SET sum = sum + 1 WHERE tier_s = 60 AND window_start = (SELECT min(window_start) FROM rollups)",
+        lambda report: report.rollups_differ,
+    ),
+    "an upper rollup": ("UPDATE rollups SET max = 1e9 WHERE tier_s = 86400", lambda report: report.rollups_differ),
+    "a rollup that is gone": ("DELETE FROM rollups WHERE tier_s = 3600", lambda report: report.rollups_differ),
+    "the store ahead of BigQuery": (
+        "UPDATE rollups SET revision = revision + 1 WHERE tier_s = 86400",
+        lambda report: report.warehouse_differ,
+    ),
+    "the ledger": ("UPDATE ledger SET inserted = inserted + 1", lambda report: report.ledger_unbalanced),
+    "points that vanished": (
+        "WITH gone AS (DELETE FROM points WHERE event_time = (SELECT max(event_time) FROM points)) DELETE FROM marks",
+        lambda report: report.ledger_off_by,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_every_kind_of_damage_is_found(product: Product, what: str) -> None:
+    statement, count = DAMAGES[what]
+    product.damage(statement)
+    report = check(product)
+    assert not report.passed
+    assert count(report) != 0
+
+
+def test_a_due_mark_fails_and_one_that_is_not_due_is_pending(product: Product) -> None:
+    product.write(1000, 3, horizon_s=time.time())
+    report = check(product)
+    assert report.passed, report
+    assert report.pending_marks > 0
+    product.damage("UPDATE marks SET ready_at = now() - interval '1 second'")
+    assert check(product).due_marks > 0
+
+
+def test_only_a_range_is_compared_when_asked(product: Product) -> None:
+    day_s = START_US // 1_000_000
+    product.damage("UPDATE rollups SET sum = sum + 1")
+    assert not check(product, day_s, day_s + 86_400).passed
+    assert check(product, day_s + 86_400, day_s + 2 * 86_400).passed
+
+
+def test_the_command_has_an_exit_status_for_each_outcome(product: Product, tmp_path: Path) -> None:
+    def run(**more: str) -> tuple[int, dict]:
+        environment = {**product.environment, "PATH": "/usr/bin:/bin", "HOME": str(tmp_path), **more}
+        command = [sys.executable, "-m", "tidemark", "verify", "--json"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90, check=False)
+        assert done.stderr == ""
+        return done.returncode, json.loads(done.stdout)
+
+    status, said = run()
+    assert (status, said["verify"]) == (0, "PASS")
+    product.damage("UPDATE rollups SET sum = sum + 1 WHERE tier_s = 86400")
+    status, said = run()
+    assert (status, said["verify"]) == (1, "FAIL")
+    assert said["examples"]
+    status, said = run(TIDEMARK_DATABASE_URL="postgresql://nobody:x@127.0.0.1:9/nothing")
+    assert (status, said["verify"]) == (2, "ERROR")
+    assert "The database does not answer" in said["error"]
