@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     PipelineOptions,
+    PortableOptions,
     PrismRunnerOptions,
     StandardOptions,
 )
@@ -21,6 +22,8 @@ from pipelines.options import LOCAL_RUNNERS
 from tidemark.errors import UsageError
 from tidemark.local.prism import find_or_build, wrapper
 from tidemark.settings import Values
+
+_FOR_EVER_S: Final = 100 * 365 * 86_400
 
 
 def is_local(options: PipelineOptions) -> bool:
@@ -42,6 +45,8 @@ def prepare(options: PipelineOptions, values: Values) -> None:
         LocalError: there is no Prism and none can be made.
     """
     if is_local(options):
+        # the stream on which the job's state is told has this deadline too: by default a job fails after an hour
+        options.view_as(PortableOptions).job_server_timeout = _FOR_EVER_S
         prism = options.view_as(PrismRunnerOptions)
         prism.prism_location = str(wrapper(find_or_build(values.prism_location)))
         prism.prism_log_level = "error"  # its errors reach this program as exceptions

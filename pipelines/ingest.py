@@ -25,7 +25,7 @@ from transforms.decode import DecodeMessages
 from transforms.preview import Preview
 from transforms.resources import Store, Warehouse
 from transforms.settle import Settle
-from transforms.source import ReadMessages
+from transforms.source import READING, ReadMessages
 from transforms.write_raw import WriteRaw
 from transforms.write_rollups import WriteRollups
 
@@ -47,6 +47,7 @@ def build(pipeline: beam.Pipeline, options: PipelineOptions, values: Values) -> 
         idle_timeout_s=values.idle_timeout_s,
         span_s=values.watermark_span_s,
         max_lateness_s=preview_s,
+        run=READING.run,
     )
     (
         pipeline

@@ -50,6 +50,7 @@ class ReadMessages(beam.PTransform):
         idle_timeout_s: Without messages for this long the watermark follows the clock, this far behind.
         span_s: The watermark is the least event time pulled in this many seconds.
         max_lateness_s: A message later than this does not hold the watermark.
+        run: `Reading.run` when the graph was built.
     """
 
     subscription: str
@@ -60,6 +61,7 @@ class ReadMessages(beam.PTransform):
     idle_timeout_s: float
     span_s: float
     max_lateness_s: float
+    run: int = 0
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -95,12 +97,20 @@ class Reading:
         self._lock = threading.Lock()
         self._puller: Puller | None = None
         self._watermark: EventTimeWatermark | None = None
+        self.run = 0
+        """Counts the restarts of the pipeline in this process."""
         self.draining = threading.Event()
         self.last_message = time.monotonic()
 
-    def open(self, config: ReadMessages) -> tuple[Puller, EventTimeWatermark]:
-        """The puller and watermark, started at the first call."""
+    def open(self, config: ReadMessages) -> tuple[Puller, EventTimeWatermark] | None:
+        """The puller and watermark, started at the first call.
+
+        None for a pipeline that has failed and was replaced by another one: its engine may still start a bundle, which
+        would take messages that nobody acknowledges or gives back.
+        """
         with self._lock:
+            if config.run != self.run:
+                return None
             if self._puller is None or self._watermark is None:
                 self._puller = Puller(config.subscription, config.max_messages, config.max_bytes, config.threads)
                 self._watermark = EventTimeWatermark(config.span_s, config.idle_timeout_s, config.max_lateness_s)
@@ -132,6 +142,7 @@ class Reading:
         """Give everything back; a new `open` starts afresh, except after `drain`."""
         with self._lock:
             puller, self._puller, self._watermark = self._puller, None, None
+            self.run += 1
         if puller is not None:
             puller.close()
 
@@ -223,7 +234,11 @@ class _Pull(beam.DoFn):
     ) -> Iterator[TimestampedValue]:
         # the engine asks to finalize every bundle, and a bundle without a call is an error
         finalizer.register(_nothing)
-        puller, estimator = READING.open(self._config)
+        opened = READING.open(self._config)
+        if opened is None:
+            tracker.try_claim(_END - 1)
+            return
+        puller, estimator = opened
         position, taken = tracker.current_restriction().start, 0
         until = time.monotonic() + BUNDLE_S
         while taken < BUNDLE_MESSAGES and (left := until - time.monotonic()) > 0:
@@ -270,6 +285,11 @@ class _Acknowledge:
         self._puller, self._pulled = puller, pulled
 
     def __call__(self) -> None:
-        reach("source.finalize")
-        self._puller.acknowledge(self._pulled.ack_ids)
+        try:
+            reach("source.finalize")
+            self._puller.acknowledge(self._pulled.ack_ids)
+        except Exception:
+            # the engine only logs this: unless given back, the messages would be kept from everybody
+            self._puller.release(self._pulled.ack_ids)
+            raise
         count("acknowledged", len(self._pulled.ack_ids))

@@ -28,6 +28,8 @@ LEASE_S: Final = 20
 """What a lease is extended to: so long at most does Pub/Sub wait before it gives a dead reader's messages to another."""
 SHORTEST_ACK_DEADLINE_S: Final = 10
 """Pub/Sub's least: what a lease can be counted on to last before its first extension."""
+LONGEST_HELD_S: Final = 3600
+"""Longer than this no message is kept from other readers: whatever took it has forgotten it."""
 EXTEND_AHEAD_S: Final = 6
 KEEPER_TICK_S: Final = 2
 IDS_A_REQUEST: Final = 2500
@@ -104,6 +106,7 @@ class Puller:
         self._get = channel.unary_unary(service + "GetSubscription", _GET.SerializeToString, _SUBSCRIPTION.FromString)
         self._ready: collections.deque[Pulled] = collections.deque()
         self._leases: dict[str, float] = {}
+        self._pulled_at: dict[str, float] = {}
         self._sizes: dict[str, int] = {}
         self._bytes = 0
         self._changed = threading.Condition()
@@ -201,7 +204,7 @@ class Puller:
 
     def _add(self, received: Any) -> None:
         ack_ids, messages, total = [], [], 0
-        lease = time.monotonic() + SHORTEST_ACK_DEADLINE_S
+        now = time.monotonic()
         for one in received:
             message = one.message
             attributes = dict(message.attributes)
@@ -221,7 +224,8 @@ class Puller:
         pulled = Pulled(ack_ids, messages, total)
         with self._changed:
             for ack_id, message in zip(ack_ids, messages, strict=True):
-                self._leases[ack_id] = lease
+                self._leases[ack_id] = now + SHORTEST_ACK_DEADLINE_S
+                self._pulled_at[ack_id] = now
                 self._sizes[ack_id] = len(message.data)
             self._bytes += total
             if not self._stopping.is_set():
@@ -234,14 +238,20 @@ class Puller:
         with self._changed:
             for ack_id in ack_ids:
                 self._leases.pop(ack_id, None)
+                self._pulled_at.pop(ack_id, None)
                 self._bytes -= self._sizes.pop(ack_id, 0)
             self._changed.notify_all()
 
     def _keep_leases(self) -> None:
         while not self._closed.wait(KEEPER_TICK_S):
-            soon = time.monotonic() + EXTEND_AHEAD_S
+            now = time.monotonic()
             with self._changed:
-                ending = [ack_id for ack_id, until in self._leases.items() if until < soon]
+                ending = [ack_id for ack_id, until in self._leases.items() if until < now + EXTEND_AHEAD_S]
+                forgotten = [i for i in ending if now - self._pulled_at[i] > LONGEST_HELD_S]
+            if forgotten:
+                warn("%d messages were held for an hour and are given back.", len(forgotten))
+                self.release(forgotten)
+                ending = [ack_id for ack_id in ending if ack_id in self._leases]
             if ending and self._modify_deadline(ending, LEASE_S):
                 until = time.monotonic() + LEASE_S
                 with self._changed:
