@@ -18,7 +18,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the fault scenarios at their full durations")
 
 
+@pytest.hookimpl(trylast=True)  # after the shuffle
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: "integration" not in item.path.parts)  # the long ones first, so that no worker idles
     if config.getoption("--long"):
         return
     skip = pytest.mark.skip(reason="the full duration: run with --long")
