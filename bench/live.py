@@ -24,7 +24,7 @@ from google.cloud import bigquery
 
 from tidemark.local.job import Job
 from tidemark.local.stack import DATASET, TOPIC, Stack
-from tidemark.operate.verify import verify
+from tidemark.operate.verify import GRACE_S, verify
 from tidemark.settings import TIERS_S
 from tidemark.warehouse.clients import rest
 
@@ -160,7 +160,7 @@ def measure(
     watch.stop.set()
     job.drain()
     last = job.drained()
-    report = verify(environment["TIDEMARK_DATABASE_URL"], DATASET, TIERS)
+    report = verify(environment["TIDEMARK_DATABASE_URL"], DATASET, TIERS, grace_s=GRACE_S)
     wanted = distinct(plan)
     figures: dict[str, object] = {
         "points": points,

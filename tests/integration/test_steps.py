@@ -77,13 +77,14 @@ def test_whatever_step_the_program_dies_after_everything_is_right_in_the_end(
     run.dies_at("source.finalize")
     assert run.stats().acked == 0
 
+    before = run.settled_rows()  # a run that died in its source may have settled first
     run.dies_at("settle.committed")
     assert run.in_store("rollups") > 0
-    assert run.settled_rows() == 0
+    assert run.settled_rows() == before
     assert run.in_store("marks") > 0, "marks outlive a settling that BigQuery has not seen"
 
     run.dies_at("settle.appended")
-    assert run.settled_rows() > 0
+    assert run.settled_rows() > before
     assert run.in_store("marks") > 0
 
     run.dies_at("settle.forgotten")

@@ -82,8 +82,8 @@ def product(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Product]:
     made.pool.dispose()
 
 
-def check(product: Product, start: int | None = None, end: int | None = None):
-    return verify(product.environment["TIDEMARK_DATABASE_URL"], DATASET, TIERS_S, start, end)
+def check(product: Product, start: int | None = None, end: int | None = None, grace_s: int = 0):
+    return verify(product.environment["TIDEMARK_DATABASE_URL"], DATASET, TIERS_S, start, end, grace_s)
 
 
 def test_what_was_settled_passes(product: Product) -> None:
@@ -133,6 +133,7 @@ def test_a_due_mark_fails_and_one_that_is_not_due_is_pending(product: Product) -
     assert report.pending_marks > 0
     product.damage("UPDATE marks SET ready_at = now() - interval '1 second'")
     assert check(product).due_marks > 0
+    assert check(product, grace_s=30).passed, "ingest is about to settle it"
 
 
 def test_only_a_range_is_compared_when_asked(product: Product) -> None:

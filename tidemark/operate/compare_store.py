@@ -37,11 +37,19 @@ def slices(limits: Range, tier_s: int, largest_s: int) -> Iterator[Range]:
         yield Range(start, min(start + step, limits.end))
 
 
-def check_marks(connection: Connection, report: Report) -> None:
-    """Count what is owed; a closing look changes no number, only `final`, so it is never a failure."""
+def check_marks(connection: Connection, report: Report, grace_s: int) -> None:
+    """Count what is owed; a closing look changes no number, only `final`, so it is never a failure.
+
+    Args:
+        connection: Snapshot.
+        report: Takes the counts.
+        grace_s: A mark may have been due for so long; until then ingest is about to settle it.
+    """
     report.due_marks, report.pending_marks = connection.exec_driver_sql(
         """SELECT count(*) FILTER (WHERE due), count(*) FILTER (WHERE NOT due)
-           FROM (SELECT ready_at <= clock_timestamp() AND NOT closing AS due FROM marks) m"""
+           FROM (SELECT ready_at <= clock_timestamp() - make_interval(secs => %(grace_s)s) AND NOT closing AS due
+                 FROM marks) m""",
+        {"grace_s": grace_s},
     ).one()
     if report.due_marks:
         report.example(f"{report.due_marks} marks are due: these windows are owed a settling (is ingest running?)")

@@ -1,6 +1,6 @@
 """`tidemark verify`: proves that every number follows from the raw points.
 
-In one snapshot of the database: no due mark is left, every settled rollup of every tier equals a fresh fold, and the
+In one snapshot of the database: no mark has been due for longer than the grace, every settled rollup of every tier equals a fresh fold, and the
 ledger balances; then `rollups_latest` in BigQuery is held against the same rows. A base rollup is folded from the
 points, one of an upper tier from the tier below, which was compared itself. Windows that still have a mark are owed
 a settling: they are counted as pending, not compared.
@@ -24,10 +24,16 @@ from tidemark.store.location import database_url
 from tidemark.wire.message import microseconds
 
 STATEMENT_TIMEOUT_S: Final = 3600
+GRACE_S: Final = 30
 
 
 def verify(
-    database: str, dataset: str, tiers_s: tuple[int, ...], start: int | None = None, end: int | None = None
+    database: str,
+    dataset: str,
+    tiers_s: tuple[int, ...],
+    start: int | None = None,
+    end: int | None = None,
+    grace_s: int = 0,
 ) -> Report:
     """Compare everything, or what lies in [start, end) of event time.
 
@@ -37,6 +43,7 @@ def verify(
         tiers_s: As given to ingest; a tier that has no rollups at all is one that differs.
         start: Seconds since 1970, aligned to the largest tier it is compared in; None: from the first point.
         end: The same; None: to the last point.
+        grace_s: A mark that has been due for less is pending: beside a running ingest some always are.
 
     Raises:
         UnavailableError, MisconfiguredError: the comparison could not be made.
@@ -51,7 +58,7 @@ def verify(
         with transaction(pool, "REPEATABLE READ") as connection:
             whole = start is None and end is None
             within = limits(connection, tiers_s[-1], start, end)
-            check_marks(connection, report)
+            check_marks(connection, report, grace_s)
             if whole:
                 check_ledger(connection, report)
             for level, tier_s in enumerate(tiers_s):
@@ -73,6 +80,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339; default: the first point")
     parser.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339; default: the last point")
     parser.add_argument("--tier", type=int, metavar="SECONDS", help="only up to this tier")
+    parser.add_argument(
+        "--grace", type=int, default=GRACE_S, metavar="SECONDS", help="how long a mark may have been due (%(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -84,7 +94,12 @@ def run(arguments: argparse.Namespace) -> int:
         require(values, "rollup_dataset")
         tiers_s = tuple(t for t in values.tiers_s if arguments.tier is None or t <= arguments.tier)
         report = verify(
-            database_url(values), values.rollup_dataset, tiers_s, _seconds(arguments.start), _seconds(arguments.end)
+            database_url(values),
+            values.rollup_dataset,
+            tiers_s,
+            _seconds(arguments.start),
+            _seconds(arguments.end),
+            arguments.grace,
         )
     except TidemarkError as error:
         if arguments.json:
