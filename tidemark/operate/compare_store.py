@@ -47,9 +47,9 @@ def check_marks(connection: Connection, report: Report, grace_s: int) -> None:
     """
     report.due_marks, report.pending_marks = connection.exec_driver_sql(
         """SELECT count(*) FILTER (WHERE due), count(*) FILTER (WHERE NOT due)
-           FROM (SELECT ready_at <= clock_timestamp() - make_interval(secs => %(grace_s)s) AND NOT closing AS due
+           FROM (SELECT ready_at <= clock_timestamp() - make_interval(secs => CAST(%s AS float8)) AND NOT closing AS due
                  FROM marks) m""",
-        {"grace_s": grace_s},
+        (grace_s,),
     ).one()
     if report.due_marks:
         report.example(f"{report.due_marks} marks are due: these windows are owed a settling (is ingest running?)")
