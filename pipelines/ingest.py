@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines import engine, local_run
+from pipelines import engine, launch, local_run
 from pipelines.options import parse
 from pipelines.report import help_text, reported
 from tidemark.settings import Values
@@ -76,16 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     options, values = parse(arguments)
     engine.prepare(options, values)
+    if not engine.is_local(options):
+        return launch.run(lambda: _start(options, values), options, values)
+    return local_run.run(lambda: _start(options, values), values)
 
-    def start() -> object:
-        pipeline = beam.Pipeline(options=options)
-        build(pipeline, options, values)
-        return engine.run(pipeline, options)
 
-    if engine.is_local(options):
-        return local_run.run(start, values)
-    start()
-    return 0
+def _start(options: PipelineOptions, values: Values) -> Any:
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline, options, values)
+    return engine.run(pipeline, options)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,23 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+    WorkerOptions,
+)
 
 from tidemark.errors import UsageError
 from tidemark.settings import DATABASE_URL, INGEST, Setting, Values, read, require
 
 LOCAL_RUNNERS = frozenset({"DirectRunner", "PrismRunner"})
 REMOTE_RUNNERS = frozenset({"DataflowRunner"})
+IMAGE_VARIABLE = "TIDEMARK_IMAGE"
+"""The image sets it to its own name, so that workers run what the launcher runs."""
+WORKER_THREADS = 12
+"""Bundles that one worker process works on at once: they wait for the database more than they compute."""
 _BEAM_HAS = frozenset({"prism_location"})
 
 
@@ -74,12 +84,28 @@ def _check_runner(options: PipelineOptions, values: Values) -> None:
                 "--database_url would end up in the job, with its password: give --database_secret on remote runners."
             )
         require(values, "database_secret")
-        if options.view_as(GoogleCloudOptions).project is None:
-            raise UsageError("--project is missing: it names the Google project the job runs in.")
+        _prepare_dataflow(options, values)
     elif values.database_url is not None:
         os.environ[DATABASE_URL.variable] = values.database_url
     elif values.database_secret is None:
         raise UsageError("--database_url or --database_secret is missing: give one, or set TIDEMARK_DATABASE_URL.")
+
+
+def _prepare_dataflow(options: PipelineOptions, values: Values) -> None:
+    """Set what follows from ours in Beam's options for Dataflow."""
+    cloud, workers, setup = (options.view_as(view) for view in (GoogleCloudOptions, WorkerOptions, SetupOptions))
+    if cloud.project is None:
+        raise UsageError("--project is missing: it names the Google project the job runs in.")
+    if setup.save_main_session:
+        raise UsageError("--save_main_session is not needed: the workers run the image that launches the job.")
+    workers.sdk_container_image = workers.sdk_container_image or os.environ.get(IMAGE_VARIABLE)
+    if workers.sdk_container_image is None:
+        raise UsageError(f"--sdk_container_image is missing: give the image, or set {IMAGE_VARIABLE}.")
+    setup.sdk_location = "container"
+    workers.number_of_worker_harness_threads = workers.number_of_worker_harness_threads or WORKER_THREADS
+    if values.streaming_mode == "at_least_once":
+        services = cloud.dataflow_service_options or []
+        cloud.dataflow_service_options = [*services, "streaming_mode_at_least_once"]
 
 
 def _refuse_unknown(argv: Sequence[str]) -> None:

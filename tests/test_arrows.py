@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ANYWHERE = {f"tidemark.{name}" for name in ("settings", "errors", "notices", "retry", "failpoints", "version")}
+ANYWHERE = {
+    f"tidemark.{name}" for name in ("settings", "errors", "findings", "notices", "retry", "failpoints", "version")
+}
 ALLOWED = {
     "tidemark/wire": set(),
     "tidemark/store": {"tidemark.wire"},

@@ -51,6 +51,8 @@ class Setting:
         pattern: A regular expression that the whole text must match.
         shape: What `pattern` wants, in words.
         secret: Never shown, logged or sent with a job.
+        local: Means nothing on Dataflow, so that a template does not have it.
+        choices: The only values, with a label each.
     """
 
     name: str
@@ -62,6 +64,8 @@ class Setting:
     pattern: str | None = None
     shape: str = ""
     secret: bool = False
+    local: bool = False
+    choices: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def variable(self) -> str:
@@ -77,6 +81,8 @@ class Setting:
         shown = "the value given" if self.secret else repr(text)
         if self.pattern is not None and not re.fullmatch(self.pattern, text):
             raise UsageError(f"--{self.name} needs {self.shape}, not {shown}.")
+        if self.choices and text not in self.choices:
+            raise UsageError(f"--{self.name} needs {' or '.join(self.choices)}, not {shown}.")
         try:
             value = self.parse(text)
         except UsageError as error:
@@ -179,10 +185,22 @@ INGEST = (
     DEBOUNCE_S,
     Setting("early_firing_s", int, "10", "How often an open window shows an early preview, in whole seconds.", 1, 3600),
     Setting(
-        "idle_timeout_s", float, "10", "How long without messages before the watermark follows the clock.", 0.5, DAY_S
+        "idle_timeout_s",
+        float,
+        "10",
+        "How long without messages before the watermark follows the clock.",
+        0.5,
+        DAY_S,
+        local=True,
     ),
     Setting(
-        "watermark_span_s", float, "2", "The watermark is the least event time pulled in this many seconds.", 0.1, DAY_S
+        "watermark_span_s",
+        float,
+        "2",
+        "The watermark is the least event time pulled in this many seconds.",
+        0.1,
+        DAY_S,
+        local=True,
     ),
     Setting(
         "lateness_slack_s",
@@ -203,6 +221,7 @@ INGEST = (
         "that was killed had taken comes again after up to 20 s, or the subscription's ack deadline if that is longer.",
         0,
         DAY_S,
+        local=True,
     ),
     Setting(
         "prefetch_messages",
@@ -211,6 +230,7 @@ INGEST = (
         "Most messages held in memory between the pull and their acknowledgement.",
         1,
         10_000_000,
+        local=True,
     ),
     Setting(
         "prefetch_bytes",
@@ -219,9 +239,27 @@ INGEST = (
         "Most bytes of message bodies held in memory between the pull and their acknowledgement.",
         1 << 20,
         1 << 40,
+        local=True,
     ),
-    Setting("pull_threads", int, "2", "Pulls kept open at once; not on Dataflow, whose own reader decides.", 1, 64),
-    Setting("prism_location", str, None, "Local runs: the Prism binary; looked for, then built when left out."),
+    Setting("pull_threads", int, "2", "Pulls kept open at once.", 1, 64, local=True),
+    Setting(
+        "prism_location", str, None, "Local runs: the Prism binary; looked for, then built when left out.", local=True
+    ),
+    Setting(
+        "streaming_mode",
+        str,
+        "at_least_once",
+        "Dataflow: how often the service may hand a message to the pipeline. Every write can be repeated, so the cheaper "
+        "at_least_once gives the same numbers.",
+        choices={"at_least_once": "At least once", "exactly_once": "Exactly once"},
+    ),
+    Setting(
+        "preflight",
+        flag,
+        "true",
+        "Remote runners: check subscription, database and BigQuery before the job is submitted, make missing tables, and "
+        "submit nothing when a check fails.",
+    ),
     *LIMITS,
 )
 VERIFY = (*STORE, *WAREHOUSE, TIERS_S, HORIZON_S)

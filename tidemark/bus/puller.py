@@ -7,7 +7,6 @@ in messages and bytes, so a stage that waits for its database stops the pulling 
 from __future__ import annotations
 
 import collections
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
-from google.cloud import pubsub_v1
 from google.protobuf import empty_pb2
 from google.pubsub_v1 import types
 
+from tidemark.bus.channel import channel
 from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
 from tidemark.notices import warn
 from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S
@@ -96,14 +95,14 @@ class Puller:
         """
         self.subscription = subscription
         self._max_messages, self._max_bytes = max_messages, max_bytes
-        channel = _channel()
+        pubsub = channel()
         service = "/google.pubsub.v1.Subscriber/"
-        self._pull = channel.unary_unary(service + "Pull", _PULL.SerializeToString, _PULLED.FromString)
-        self._ack = channel.unary_unary(service + "Acknowledge", _ACK.SerializeToString, empty_pb2.Empty.FromString)
-        self._modify = channel.unary_unary(
+        self._pull = pubsub.unary_unary(service + "Pull", _PULL.SerializeToString, _PULLED.FromString)
+        self._ack = pubsub.unary_unary(service + "Acknowledge", _ACK.SerializeToString, empty_pb2.Empty.FromString)
+        self._modify = pubsub.unary_unary(
             service + "ModifyAckDeadline", _MODIFY.SerializeToString, empty_pb2.Empty.FromString
         )
-        self._get = channel.unary_unary(service + "GetSubscription", _GET.SerializeToString, _SUBSCRIPTION.FromString)
+        self._get = pubsub.unary_unary(service + "GetSubscription", _GET.SerializeToString, _SUBSCRIPTION.FromString)
         self._ready: collections.deque[Pulled] = collections.deque()
         self._leases: dict[str, float] = {}
         self._pulled_at: dict[str, float] = {}
@@ -285,11 +284,3 @@ class Puller:
             else:
                 return True
         return False
-
-
-def _channel() -> Any:
-    """Google's with default credentials, or the stand-in that `PUBSUB_EMULATOR_HOST` names."""
-    emulator = os.environ.get("PUBSUB_EMULATOR_HOST")
-    if emulator:
-        return grpc.insecure_channel(emulator, options=[("grpc.max_receive_message_length", -1)])
-    return pubsub_v1.SubscriberClient().transport.grpc_channel

@@ -33,7 +33,9 @@ def engine(database_url: str, pool_size: int = 6) -> Engine:
         return made
 
 
-def make_engine(database_url: str, pool_size: int, statement_timeout_s: float) -> Engine:
+def make_engine(
+    database_url: str, pool_size: int, statement_timeout_s: float, connect_timeout_s: float = CONNECT_TIMEOUT_S
+) -> Engine:
     """A pool of its own; `statement_timeout_s` bounds each statement, on the server and on the socket."""
     made = sqlalchemy.create_engine(
         _driver_url(database_url),
@@ -43,7 +45,7 @@ def make_engine(database_url: str, pool_size: int, statement_timeout_s: float) -
         pool_use_lifo=True,
         connect_args={
             # one number for connecting and for every read: a little over the server's own, which answers first
-            "timeout": statement_timeout_s + CONNECT_TIMEOUT_S,
+            "timeout": statement_timeout_s + connect_timeout_s,
             "tcp_keepalive": True,
             "application_name": "tidemark",
             "startup_params": {

@@ -25,6 +25,11 @@ def newest() -> str:
     return head
 
 
+def revisions() -> frozenset[str]:
+    """Every revision this version of Tidemark knows."""
+    return frozenset(script.revision for script in ScriptDirectory(str(_SCRIPTS)).walk_revisions())
+
+
 def migrate(database_url: str) -> tuple[str | None, str]:
     """Run the missing migrations in one transaction; two that run at once wait for each other.
 

@@ -84,7 +84,13 @@ def ensure(client: bigquery.Client, dataset: str) -> None:
             table = client.get_table(f"{dataset}.{TABLE}", retry=_RETRY, timeout=_REQUEST_S)
         except NotFound:
             table = client.create_table(_table(dataset), exists_ok=True, retry=_RETRY, timeout=_REQUEST_S)
-        _check(client, table)
+        missing = check(table)
+        if missing:
+            nullable = [
+                bigquery.SchemaField(f.name, f.field_type, mode=_NULLABLE, description=f.description) for f in missing
+            ]
+            table.schema = [*table.schema, *nullable]
+            client.update_table(table, ["schema"], retry=_RETRY, timeout=_REQUEST_S)
         _ensure_view(client, dataset)
     except (GoogleAPICallError, RetryError, RequestException, GoogleAuthError) as error:
         raise translate(error) from error
@@ -120,7 +126,15 @@ def _table(dataset: str) -> bigquery.Table:
     return table
 
 
-def _check(client: bigquery.Client, table: bigquery.Table) -> None:
+def check(table: bigquery.Table) -> list[bigquery.SchemaField]:
+    """Hold a table against what it must be.
+
+    Returns:
+        The columns that are missing.
+
+    Raises:
+        MisconfiguredError: a column has another type, or the table other partitions or clusters.
+    """
     name = f"{table.project}.{table.dataset_id}.{table.table_id}"
     there = {field.name: field for field in table.schema}
     for wanted in SCHEMA:
@@ -142,11 +156,7 @@ def _check(client: bigquery.Client, table: bigquery.Table) -> None:
         raise MisconfiguredError(
             f"Table {name} must be clustered by {', '.join(CLUSTERING)}; alter it, or rename it away."
         )
-    missing = [field for field in SCHEMA if field.name not in there]
-    if missing:
-        added = [bigquery.SchemaField(f.name, f.field_type, mode=_NULLABLE, description=f.description) for f in missing]
-        table.schema = [*table.schema, *added]
-        client.update_table(table, ["schema"], retry=_RETRY, timeout=_REQUEST_S)
+    return [field for field in SCHEMA if field.name not in there]
 
 
 def _ensure_view(client: bigquery.Client, dataset: str) -> None:

@@ -1,0 +1,59 @@
+"""Submits a pipeline to a remote runner, after looking at what it will need there."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions, PipelineOptions, WorkerOptions
+
+from pipelines.report import event
+from tidemark.errors import MisconfiguredError
+from tidemark.findings import failed, text
+from tidemark.operate.preflight import Fleet, preflight
+from tidemark.settings import Values
+from tidemark.warehouse.clients import rest
+from tidemark.warehouse.tables import ensure
+
+DEFAULT_WORKERS: Final = 100
+"""To how many Dataflow scales a Streaming Engine job that sets no bound."""
+DEFAULT_CPUS: Final = 2
+
+
+def run(start: Callable[[], Any], options: PipelineOptions, values: Values) -> int:
+    """Check, make missing tables, submit; the job then runs on without this process.
+
+    Returns:
+        0: submitted.
+
+    Raises:
+        MisconfiguredError: a check failed; nothing was submitted.
+    """
+    if values.preflight:
+        cloud = options.view_as(GoogleCloudOptions)
+        findings = preflight(values, fleet(options), cloud.region)
+        print(text(findings), file=sys.stderr)  # noqa: T201
+        if failed(findings):
+            raise MisconfiguredError("The preflight failed, so no job was submitted: see the lines marked FAIL.")
+        ensure(rest(values.rollup_dataset), values.rollup_dataset)
+    result = start()
+    event("submitted", job=_job_id(result))
+    return 0
+
+
+def _job_id(result: Any) -> str | None:
+    """None when Beam wrote a template instead of starting a job: whoever asked for it starts it."""
+    return result.job_id() if getattr(result, "has_job", False) else None
+
+
+def fleet(options: PipelineOptions) -> Fleet:
+    """How many worker processes the job may come to have."""
+    workers = options.view_as(WorkerOptions)
+    experiments = options.view_as(DebugOptions).experiments or []
+    cpus = re.search(r"-(\d+)$", workers.machine_type or "")
+    processes = int(cpus[1]) if cpus else DEFAULT_CPUS
+    if "no_use_multiple_sdk_containers" in experiments:
+        processes = 1
+    return Fleet(workers.max_num_workers or DEFAULT_WORKERS, processes)

@@ -1,0 +1,166 @@
+"""Looks at the raw store before a job writes to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection
+
+from tidemark.errors import TidemarkError, UsageError
+from tidemark.findings import Finding, passed, refused, warned
+from tidemark.settings import Values
+from tidemark.store.connection import make_engine, transaction
+from tidemark.store.errors import DRIVER_ERRORS, sqlstate
+from tidemark.store.location import database_url
+from tidemark.store.migrate import newest, revisions
+
+TIMEOUT_S: Final = 8.0
+OLDEST_SERVER: Final = 140_000
+SKEW_S: Final = 5
+PRIVILEGES: Final = {
+    "points": "SELECT INSERT UPDATE",
+    "rollups": "SELECT INSERT UPDATE",
+    "marks": "SELECT INSERT DELETE",
+    "series": "SELECT INSERT",
+    "dead_letters": "SELECT INSERT",
+    "ledger": "SELECT INSERT",
+}
+"""What ingest does with each table."""
+_REMEDIES: Final = {
+    "28P01": "correct the user or the password in the secret",
+    "28000": "correct the user, or let it in by pg_hba.conf",
+    "3D000": "create the database, then run `tidemark migrate`",
+    "42501": "grant CONNECT on the database to this user",
+    "53300": "free connections, or raise max_connections",
+}
+
+
+def database(values: Values, workers: int, processes: int) -> Iterator[Finding]:
+    """Whether the database can be reached, is migrated, may be written, and has room for the fleet.
+
+    Args:
+        values: `database_url` or `database_secret`, and `database_pool_size`.
+        workers: Most machines.
+        processes: Worker processes on each.
+
+    Raises:
+        UnavailableError, MisconfiguredError: it broke while it was looked at.
+    """
+    try:
+        url = database_url(values)
+        pool = make_engine(url, 1, TIMEOUT_S, connect_timeout_s=0)
+    except UsageError as error:
+        yield refused("database URL", str(error), "see --database_secret, and who may read it")
+        return
+    yield passed("database URL", "read")
+    try:
+        try:
+            pool.connect().close()
+        except DRIVER_ERRORS as error:
+            yield _unreachable(error)
+            return
+        with transaction(pool) as connection:
+            yield from _server(connection)
+            revision = MigrationContext.configure(connection).get_current_revision()
+            yield _schema(revision)
+            if revision is not None:
+                yield from _privileges(connection)
+            yield _budget(connection, workers, processes, values.database_pool_size)
+    finally:
+        pool.dispose()
+
+
+def _unreachable(error: BaseException) -> Finding:
+    code = sqlstate(error)
+    from tidemark.store.errors import translate  # noqa: PLC0415
+
+    remedy = _REMEDIES.get(code, "look at host and port, the firewall and the VPC of --subnetwork; is it running?")
+    said: TidemarkError = translate(error)
+    return refused("database", str(said).split("; run `tidemark migrate`")[0].rstrip("."), remedy)
+
+
+def _server(connection: Connection) -> Iterator[Finding]:
+    number, version, standby, read_only, clock, timescale, available = connection.exec_driver_sql(
+        """SELECT current_setting('server_version_num')::int, current_setting('server_version'), pg_is_in_recovery(),
+                  current_setting('default_transaction_read_only') = 'on',
+                  extract(epoch FROM clock_timestamp())::float8,
+                  (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'),
+                  EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')"""
+    ).one()
+    if number < OLDEST_SERVER:
+        yield refused("database", f"PostgreSQL {version}", "PostgreSQL 14 or newer is needed")
+    elif standby or read_only:
+        what = "a standby" if standby else "read-only for this user"
+        yield refused("database", f"PostgreSQL {version}, {what}", "connect to the primary, as a user that may write")
+    else:
+        yield passed("database", f"PostgreSQL {version}")
+    if timescale:
+        yield passed("TimescaleDB", timescale)
+    elif available:
+        yield warned("TimescaleDB", "there, but not in this database", "CREATE EXTENSION timescaledb, before `migrate`")
+    else:
+        yield warned(
+            "TimescaleDB", "not there: points are in a plain table", "no chunks, compression or cheap retention"
+        )
+    skew_s = clock - time.time()
+    if abs(skew_s) > SKEW_S:
+        yield warned(
+            "database clock", f"{skew_s:+.0f} s from this machine's", "set both by NTP: it says when windows are due"
+        )
+
+
+def _schema(revision: str | None) -> Finding:
+    wanted = newest()
+    if revision == wanted:
+        return passed("schema", f"revision {revision}")
+    if revision is None:
+        return refused("schema", "the database is empty", "run `tidemark migrate`")
+    if revision in revisions():
+        return refused("schema", f"revision {revision} and must be {wanted}", "run `tidemark migrate`")
+    return refused(
+        "schema", f"revision {revision} is newer than this version knows", "install that version of Tidemark"
+    )
+
+
+def _privileges(connection: Connection) -> Iterator[Finding]:
+    missing = [
+        f"{privilege} on {table}"
+        for table, wanted in PRIVILEGES.items()
+        for privilege in wanted.split()
+        if not connection.exec_driver_sql(
+            "SELECT coalesce((SELECT has_table_privilege(to_regclass(%s)::oid, %s)), false)", (table, privilege)
+        ).scalar_one()
+    ]
+    if not connection.exec_driver_sql("SELECT has_database_privilege(current_database(), 'TEMPORARY')").scalar_one():
+        missing.append("TEMPORARY on the database")
+    if missing:
+        told = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
+        yield refused("privileges", f"missing: {told}", "GRANT them to this user")
+    else:
+        yield passed("privileges", "enough")
+
+
+def _budget(connection: Connection, workers: int, processes: int, pool_size: int) -> Finding:
+    free = connection.exec_driver_sql(
+        """SELECT least(
+            current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+                - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+            (SELECT CASE WHEN datconnlimit < 0 THEN NULL ELSE datconnlimit - (
+                SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid) END
+             FROM pg_database d WHERE datname = current_database()),
+            (SELECT CASE WHEN rolconnlimit < 0 THEN NULL ELSE rolconnlimit - (
+                SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid) END
+             FROM pg_roles r WHERE rolname = current_user)) + 1"""
+    ).scalar_one()
+    wanted = workers * processes * pool_size
+    told = f"{workers} workers x {processes} processes x {pool_size} = {wanted} of {free} free"
+    if wanted > free:
+        return refused(
+            "connections",
+            told,
+            "lower --max_num_workers or --database_pool_size, raise max_connections, or use a pooler",
+        )
+    return passed("connections", told)
