@@ -101,7 +101,7 @@ def _view(client: bigquery.Client, dataset: str) -> Iterator[Finding]:
     if view.table_type != "VIEW":
         remedy = f"ALTER TABLE `{dataset}.{VIEW}` RENAME TO …"
         yield refused("BigQuery view", f"{VIEW} is a {view.table_type.lower()}, not a view", remedy)
-    elif view.view_query != view_sql(dataset):
+    elif view.view_query is not None and view.view_query.strip() != view_sql(dataset):
         yield warned(
             "BigQuery view", f"{VIEW} has another text, which the launch replaces", "keep changes in a view of your own"
         )

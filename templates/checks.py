@@ -1,0 +1,271 @@
+"""Holds the files of a deployment against the code they deploy: `python -m templates.checks [files|image|tools …]`.
+
+Each check takes the tree's root and gives what is wrong, a sentence each.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import hcl2
+import yaml
+from packaging.requirements import Requirement
+
+from pipelines import template
+
+ROOT: Final = Path(__file__).parents[1]
+_BUILT_IN: Final = {"PROJECT_ID", "BUILD_ID", "LOCATION"}
+"""Substitutions that Cloud Build has by itself."""
+
+
+def metadata(root: Path) -> Iterator[str]:
+    """The template's parameters are the settings."""
+    path = root / "templates" / "metadata.json"
+    if path.read_text() != template.text():
+        yield "templates/metadata.json is stale: python -m pipelines.template > templates/metadata.json"
+
+
+def gcloud_takes_metadata(root: Path) -> Iterator[str]:
+    """Google's own command reads the metadata; says so when it is not on this machine."""
+    gcloud = shutil.which("gcloud")
+    if gcloud is None:
+        print("gcloud is not here: the metadata was not shown to it")
+        return
+    with tempfile.TemporaryDirectory() as home:
+        command = [gcloud, "dataflow", "flex-template", "build", "gs://bucket/template.json", "--print-only"]
+        command += ["--image=registry.example/image:1", "--sdk-language=PYTHON", "--project=checks"]
+        command += [f"--metadata-file={root / 'templates' / 'metadata.json'}"]
+        environment = {"PATH": "/usr/bin:/bin", "HOME": home, "CLOUDSDK_CORE_DISABLE_PROMPTS": "1"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        yield f"gcloud refuses templates/metadata.json: {done.stderr.strip()[-300:]}"
+        return
+    printed = json.loads(done.stdout[done.stdout.index("{") :])
+    ours = [parameter["name"] for parameter in template.metadata()["parameters"]]
+    theirs = [parameter["name"] for parameter in printed["metadata"]["parameters"]]
+    if ours != theirs:
+        yield "gcloud understands other parameters than templates/metadata.json has"
+
+
+def cloudbuild(root: Path) -> Iterator[str]:
+    """Every step names files that are there, waits for steps that are there, and knows its substitutions."""
+    text = (root / "cloudbuild.yaml").read_text()
+    build = yaml.safe_load(text)
+    steps = build["steps"]
+    seen: set[str] = set()
+    for step in steps:
+        for earlier in step.get("waitFor", ()):
+            if earlier not in seen:
+                yield f"cloudbuild.yaml: step {step['id']} waits for {earlier}, which is not before it"
+        seen.add(step["id"])
+        for argument in step["args"]:
+            yield from (
+                f"cloudbuild.yaml: step {step['id']} names {path}, which is not there"
+                for path in _paths(argument)
+                if not (root / path).exists()
+            )
+    known = set(build["substitutions"]) | _BUILT_IN
+    for name in sorted(set(re.findall(r"\$\{(\w+)\}", text)) - known):
+        yield f"cloudbuild.yaml: ${{{name}}} is no substitution"
+    for name in build["substitutions"]:
+        if text.count(f"${{{name}}}") == 0:
+            yield f"cloudbuild.yaml: the substitution {name} is not used"
+    wanted = ["test", "image", "template"]
+    if [step["id"] for step in steps] != wanted:
+        yield f"cloudbuild.yaml: the steps must be {', '.join(wanted)}"
+    if not any("--build-arg=IMAGE=" in argument for step in steps for argument in step["args"]):
+        yield "cloudbuild.yaml: the image is not told its name (--build-arg=IMAGE=…)"
+
+
+def _paths(argument: str) -> Iterator[str]:
+    value = argument.rpartition("=")[2]
+    if re.fullmatch(r"(scripts|templates)/[\w./-]+", value):
+        yield value
+
+
+def dockerfile(root: Path) -> Iterator[str]:
+    """What is copied is there and not ignored, versions are the locked ones, the entry file is copied."""
+    text = (root / "templates" / "Dockerfile").read_text().replace("\\\n", " ")
+    ignored = (root / ".dockerignore").read_text().splitlines()
+    for line in text.splitlines():
+        if line.startswith("COPY ") and "--from=" not in line:
+            for source in line.split()[1:-1]:
+                if not (root / source).exists():
+                    yield f"templates/Dockerfile copies {source}, which is not there"
+                if f"!{source.split('/')[0]}" not in ignored:
+                    yield f"templates/Dockerfile copies {source}, which .dockerignore leaves out"
+    stages = set(re.findall(r"^FROM \S+ AS (\w+)$", text, re.MULTILINE))
+    for stage in re.findall(r"--from=(\w+)", text):
+        if stage not in stages:
+            yield f"templates/Dockerfile copies from {stage}, which is no stage"
+    arguments = dict(re.findall(r"^ARG (\w+)=(\S+)$", text, re.MULTILINE))
+    locked = _locked(root / "templates" / "requirements.lock").get("apache-beam")
+    if arguments.get("BEAM_VERSION") != locked:
+        yield f"templates/Dockerfile has Beam {arguments.get('BEAM_VERSION')}, locked is {locked}"
+    python = arguments.get("PYTHON_VERSION", "")
+    if f"python{python.replace('.', '')}-template-launcher-base" not in text:
+        yield f"templates/Dockerfile: the launcher's base is not that of Python {python}"
+    entry = re.search(r"FLEX_TEMPLATE_PYTHON_PY_FILE=(\S+)", text)
+    if entry is None or f" {entry[1]}\n" not in text:
+        yield "templates/Dockerfile: FLEX_TEMPLATE_PYTHON_PY_FILE names no file that is copied"
+    if "FLEX_TEMPLATE_PYTHON_REQUIREMENTS_FILE" in text or "FLEX_TEMPLATE_PYTHON_SETUP_FILE" in text:
+        yield "templates/Dockerfile: nothing may be installed at launch"
+    for needed in ("TIDEMARK_IMAGE=${IMAGE}", "--require-hashes", "pip check", '["/opt/apache/beam/boot"]'):
+        if needed not in text:
+            yield f"templates/Dockerfile lacks {needed}"
+
+
+def lock(root: Path) -> Iterator[str]:
+    """The image's packages are those that were tested, and are all that the project asks for."""
+    tested, image = _locked(root / "requirements.lock"), _locked(root / "templates" / "requirements.lock")
+    for name, version in image.items():
+        if tested.get(name) != version:
+            yield f"templates/requirements.lock has {name} {version}, tested is {tested.get(name)}: scripts/lock"
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    for text in project["dependencies"]:
+        wanted = Requirement(text)
+        found = image.get(wanted.name.lower().replace("_", "-"))
+        if found is None or found not in wanted.specifier:
+            yield f"templates/requirements.lock has {wanted.name} {found}, pyproject.toml asks for {text}: scripts/lock"
+
+
+def _locked(path: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9][a-z0-9._-]*)==([^\s;\\]+)", path.read_text(), re.MULTILINE))
+
+
+def terraform(root: Path) -> Iterator[str]:
+    """It parses, refers to what it declares, and gives the job the parameters that the template has."""
+    directory = root / "terraform"
+    merged: dict[str, list[Any]] = {}
+    text = ""
+    for path in sorted(directory.glob("*.tf")):
+        text += path.read_text()
+        try:
+            parsed = hcl2.loads(path.read_text())
+        except Exception as error:  # noqa: BLE001  # the parser has its own family of errors
+            yield f"terraform/{path.name} cannot be parsed: {str(error).splitlines()[0]}"
+            return
+        for kind, blocks in parsed.items():
+            merged.setdefault(kind, []).extend(blocks if isinstance(blocks, list) else [blocks])
+    variables = {_plain(name): body for block in merged["variable"] for name, body in block.items()}
+    resources = {
+        f"{_plain(kind)}.{_plain(name)}": body
+        for block in merged["resource"]
+        for kind, named in block.items()
+        for name, body in named.items()
+    }
+    used = set(re.findall(r"\bvar\.(\w+)", text))
+    yield from (f"terraform: var.{name} is not declared" for name in sorted(used - set(variables)))
+    yield from (f"terraform: the variable {name} is not used" for name in sorted(set(variables) - used))
+    yield from (f"terraform: the variable {n} is not described" for n, b in variables.items() if "description" not in b)
+    for name in sorted(set(re.findall(r"(?<![\w.])(google_\w+\.\w+)\b", re.sub(r"data\.google_\w+\.\w+", "", text)))):
+        if name not in resources:
+            yield f"terraform: {name} is referred to and not declared"
+    locals_ = {name: value for block in merged["locals"] for name, value in block.items()}
+    parameters = {_plain(name) for name in locals_["job_parameters"]}
+    known = {parameter["name"]: parameter for parameter in template.metadata()["parameters"]}
+    yield from (f"terraform: the template has no parameter {name}" for name in sorted(parameters - set(known)))
+    required = {name for name, parameter in known.items() if not parameter["isOptional"]}
+    yield from (f"terraform: the parameter {name} is missing" for name in sorted(required - parameters))
+    job = resources.get("google_dataflow_flex_template_job.ingest", {})
+    if _plain(job.get("on_delete", "")) != "drain":
+        yield "terraform: the job must drain (on_delete)"
+    table = (root / "docs" / "operations" / "dataflow.md").read_text()
+    roles = {_plain(b["role"]) for n, b in resources.items() if "_iam_member" in n}
+    yield from (f"docs/operations/dataflow.md does not say why {role}" for role in sorted(roles) if role not in table)
+
+
+def _plain(value: object) -> str:
+    return str(value).strip('"')
+
+
+def terraform_itself(root: Path) -> Iterator[str]:
+    """Terraform's own opinion; says so when it, or Google's provider, cannot be had."""
+    program = shutil.which("terraform")
+    if program is None:
+        print("terraform is not here: its files were only parsed")
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        shutil.copytree(root / "terraform", scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".terraform*"))
+
+        def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+            command = [program, *arguments]
+            return subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=120, check=False)
+
+        formatted = run("fmt", "-check", "-diff", "-no-color")
+        if formatted.returncode:
+            yield f"terraform fmt would change: {(formatted.stdout or formatted.stderr).strip()[:500]}"
+        if run("init", "-backend=false", "-input=false", "-no-color").returncode:
+            print("terraform cannot download Google's provider: its files were parsed and formatted, not validated")
+            return
+        validated = run("validate", "-no-color")
+        if validated.returncode:
+            yield f"terraform validate: {validated.stderr.strip()[:500]}"
+
+
+def installs(root: Path) -> Iterator[str]:
+    """The steps of the image, in a fresh virtual environment: locked packages, wheel, `pip check`, entry file."""
+    uv = Path(sys.executable).with_name("uv")
+    with tempfile.TemporaryDirectory() as scratch:
+        source, target = Path(scratch, "source"), Path(scratch, "environment")
+        source.mkdir()
+        names = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "pipelines", "transforms", "tidemark")
+        for name in names:
+            path = root / name
+            if path.is_dir():
+                shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(path, source / name)
+        python = str(target / "bin" / "python")
+        install = [uv, "pip", "install", "--quiet", "--python", python]
+        steps: list[Sequence[Any]] = [
+            [uv, "venv", "--quiet", "--python", "3.11", target],
+            [*install, "--require-hashes", "-r", root / "templates" / "requirements.lock"],
+            [*install, "--no-deps", source],
+            [uv, "pip", "check", "--quiet", "--python", python],
+            [python, "-I", "-c", _ENTRY, str(root / "templates" / "launch.py")],
+        ]
+        for step in steps:
+            done = subprocess.run(step, cwd=scratch, capture_output=True, text=True, timeout=300, check=False)
+            if done.returncode:
+                yield f"{' '.join(map(str, step[:4]))} …: {done.stderr.strip()[-400:]}"
+                return
+
+
+_ENTRY: Final = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("launch", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+import apache_beam, tidemark.store.migrate
+defined = [n for n, v in vars(module).items() if isinstance(v, type) and issubclass(v, apache_beam.DoFn)]
+assert not defined, f"the entry file defines {defined}"
+assert tidemark.store.migrate.newest()
+"""
+
+CHECKS: Final[dict[str, tuple[Callable[[Path], Iterator[str]], ...]]] = {
+    "files": (metadata, cloudbuild, terraform, dockerfile, lock),
+    "image": (dockerfile, lock, installs),
+    "tools": (gcloud_takes_metadata, terraform_itself),
+}
+
+
+def main() -> int:
+    """0 when nothing is wrong."""
+    wrong = [text for name in sys.argv[1:] or ["files"] for check in CHECKS[name] for text in check(ROOT)]
+    for text in wrong:
+        print(text, file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,29 @@
+output "topic" {
+  description = "Publish points here."
+  value       = google_pubsub_topic.points.id
+}
+
+output "subscription" {
+  description = "The job reads it."
+  value       = google_pubsub_subscription.ingest.id
+}
+
+output "dataset" {
+  description = "Rollups, as gcp_project.dataset."
+  value       = local.job_parameters.rollup_dataset
+}
+
+output "secret" {
+  description = "Add the database URL to it, as a version."
+  value       = google_secret_manager_secret.database.id
+}
+
+output "bucket" {
+  description = "Template specifications, staged files."
+  value       = google_storage_bucket.work.name
+}
+
+output "image" {
+  description = "Where cloudbuild.yaml pushes the image, without its tag."
+  value       = "${var.region}-docker.pkg.dev/${var.project}/${google_artifact_registry_repository.images.name}/ingest"
+}

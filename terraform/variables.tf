@@ -1,0 +1,85 @@
+variable "project" {
+  description = "Google Cloud project of everything here."
+  type        = string
+}
+
+variable "region" {
+  description = "Where the job and its bucket are; keep the database and the dataset near it."
+  type        = string
+  default     = "europe-west1"
+}
+
+variable "name" {
+  description = "Prefix of every resource's name."
+  type        = string
+  default     = "tidemark"
+}
+
+variable "template" {
+  description = "The template's specification, gs://…/tidemark-TAG.json, as cloudbuild.yaml writes it. Empty: everything but the job is made, which the first build needs."
+  type        = string
+  default     = ""
+}
+
+variable "image" {
+  description = "The image of that specification; its workers run it."
+  type        = string
+  default     = ""
+}
+
+variable "bigquery_location" {
+  description = "Where the dataset is; it can never be moved. A multi-region (EU, US) or the job's region."
+  type        = string
+  default     = "EU"
+}
+
+variable "network" {
+  description = "VPC network of the workers: one that reaches the database."
+  type        = string
+  default     = "default"
+}
+
+variable "subnetwork" {
+  description = "regions/REGION/subnetworks/NAME with Private Google Access, since workers get no public address."
+  type        = string
+}
+
+variable "machine_type" {
+  description = "Of a worker. Dataflow starts a worker process a CPU."
+  type        = string
+  default     = "n2-standard-2"
+}
+
+variable "max_workers" {
+  description = "Bound of autoscaling. Connections to the database = max_workers x CPUs x database_pool_size: keep it below what the database has free."
+  type        = number
+  default     = 4
+}
+
+variable "database_pool_size" {
+  description = "Most connections of one worker process."
+  type        = number
+  default     = 6
+}
+
+variable "streaming_mode" {
+  description = "at_least_once or exactly_once: the same numbers; the first is cheaper."
+  type        = string
+  default     = "at_least_once"
+  validation {
+    condition     = contains(["at_least_once", "exactly_once"], var.streaming_mode)
+    error_message = "streaming_mode is at_least_once or exactly_once."
+  }
+}
+
+variable "parameters" {
+  description = "More parameters of the template, such as { horizon_s = \"300\" }; templates/metadata.json lists them."
+  type        = map(string)
+  default     = {}
+}
+
+variable "publishers" {
+  description = "Who may publish points: members such as serviceAccount:edge@project.iam.gserviceaccount.com."
+  type        = set(string)
+  default     = []
+}

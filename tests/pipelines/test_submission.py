@@ -1,0 +1,148 @@
+"""A job is submitted to Dataflow, whole and offline, by the command that the template's launcher runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from apache_beam.portability import common_urns
+from apache_beam.portability.api import beam_runner_api_pb2
+
+from tests.pipelines.dataflow import BUCKET, IMAGE, JOB_ID, Google, google
+
+SUBSCRIPTION = "projects/demo-project/subscriptions/ingest"
+OURS = (
+    f"--subscription={SUBSCRIPTION}",
+    "--rollup_dataset=demo-project.tidemark",
+    "--database_secret=projects/demo-project/secrets/database/versions/latest",
+    "--preflight=false",
+)
+STAGES = [
+    "decode/ParDo(_Decode)",
+    "preview/fold",
+    "preview/label",
+    "preview/window",
+    "read/as message",
+    "read/pubsub/Read",
+    "settle/settle due",
+    "settle/start/Impulse",
+    "settle/tick",
+    "write previews",
+    "write raw/ParDo(_Write)",
+    "write settled",
+]
+"""By these an update matches the state of a running job. A rename goes into CHANGELOG.md with the
+`--transform_name_mapping` that it needs."""
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Google]:
+    with google(tmp_path_factory.mktemp("google") / "storage.log") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def submitted(cloud: Google) -> tuple[dict, beam_runner_api_pb2.Pipeline]:
+    done = cloud.launch(*OURS, "--max_num_workers=4", "--machine_type=n2-standard-2")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"event": "submitted", "job": JOB_ID}
+    (graph,) = [body for name, body in cloud.staged().items() if name.endswith("pipeline.pb")]
+    return cloud.posted[-1], beam_runner_api_pb2.Pipeline.FromString(graph)
+
+
+def stages(graph: beam_runner_api_pb2.Pipeline) -> dict[str, beam_runner_api_pb2.PTransform]:
+    return {t.unique_name: t for t in graph.components.transforms.values() if t.unique_name}
+
+
+def test_the_job_is_a_streaming_one_and_runs_our_image(submitted: tuple[dict, beam_runner_api_pb2.Pipeline]) -> None:
+    job, graph = submitted
+    assert job["type"] == "JOB_TYPE_STREAMING"
+    pools = job["environment"]["workerPools"]
+    images = {image["containerImage"] for pool in pools for image in pool.get("sdkHarnessContainerImages", ())}
+    assert images == {IMAGE}
+    payloads = [
+        beam_runner_api_pb2.DockerPayload.FromString(environment.payload)
+        for environment in graph.components.environments.values()
+        if environment.urn == common_urns.environments.DOCKER.urn
+    ]
+    assert {payload.container_image for payload in payloads} == {IMAGE}
+
+
+def test_pubsub_is_read_natively_by_event_time(submitted: tuple[dict, beam_runner_api_pb2.Pipeline]) -> None:
+    reads = [t for t in stages(submitted[1]).values() if t.spec.urn == common_urns.composites.PUBSUB_READ.urn]
+    (payload,) = [beam_runner_api_pb2.PubSubReadPayload.FromString(t.spec.payload) for t in reads]
+    assert payload.subscription == SUBSCRIPTION
+    assert payload.timestamp_attribute == "event_time"
+    assert payload.id_attribute == ""
+    assert payload.with_attributes
+
+
+def test_the_stages_keep_their_names(submitted: tuple[dict, beam_runner_api_pb2.Pipeline]) -> None:
+    found = stages(submitted[1])
+    assert [name for name in STAGES if name not in found] == [], sorted(found)
+    assert {name.split("/")[0] for name in found} == {name.split("/")[0] for name in STAGES}
+
+
+def test_worker_options_are_ours(submitted: tuple[dict, beam_runner_api_pb2.Pipeline]) -> None:
+    job, _ = submitted
+    options = job["environment"]["sdkPipelineOptions"]["options"]
+    assert options["number_of_worker_harness_threads"] == 12
+    assert options["max_num_workers"] == 4
+    assert options["sdk_location"] == "container"
+    assert "streaming_mode_at_least_once" in options["dataflow_service_options"]
+    assert options["database_secret"].startswith("projects/")
+    pool = job["environment"]["workerPools"][0]
+    assert pool["autoscalingSettings"]["maxNumWorkers"] == 4
+    assert pool["machineType"] == "n2-standard-2"
+
+
+def test_nothing_of_the_launching_process_travels(
+    cloud: Google, submitted: tuple[dict, beam_runner_api_pb2.Pipeline]
+) -> None:
+    names = [name.rsplit("/", 1)[-1] for name in cloud.staged()]
+    assert {name for name in names if not name.startswith("job_object")} <= {
+        "pipeline.pb",
+        "submission_environment_dependencies.txt",
+    }
+    assert not any("main_session" in name for name in names)
+    text = submitted[1].SerializeToString()
+    assert b"__main__" not in text
+
+
+def test_as_a_template_the_job_is_written_to_where_the_launcher_says(cloud: Google) -> None:
+    before = len(cloud.posted)
+    location = "launches/1/job_object"
+    done = cloud.launch(*OURS, f"--template_location=gs://{BUCKET}/{location}", "--streaming_mode=exactly_once")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"event": "submitted", "job": None}
+    assert len(cloud.posted) == before
+    job = json.loads(cloud.staged()[location])
+    assert job["type"] == "JOB_TYPE_STREAMING"
+    assert "streaming_mode_at_least_once" not in json.dumps(job["environment"])
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("--save_main_session", "--save_main_session"),
+        ("--database_url=postgresql://u:canary@h/d", "--database_secret"),
+        ("--streaming_mode=sometimes", "--streaming_mode"),
+        ("--horizn_s=1", "--horizn_s"),
+    ],
+)
+def test_a_wrong_option_submits_nothing(cloud: Google, option: str, said: str) -> None:
+    before = len(cloud.posted)
+    done = cloud.launch(*OURS, option)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "canary" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert len(cloud.posted) == before
+
+
+def test_without_an_image_nothing_is_submitted(cloud: Google) -> None:
+    done = cloud.launch(*OURS, environment={"TIDEMARK_IMAGE": ""})
+    assert done.returncode == 2
+    assert "--sdk_container_image is missing" in done.stderr

@@ -1,0 +1,121 @@
+"""The deployment files agree with the code, and every check fails when its file is broken."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from templates import checks
+
+ROOT = Path(__file__).parents[2]
+Check = Callable[[Path], Iterator[str]]
+PARTS = (
+    "templates",
+    "terraform",
+    "docs",
+    "scripts",
+    "pipelines",
+    "transforms",
+    "tidemark",
+    "cloudbuild.yaml",
+    "pyproject.toml",
+    "requirements.lock",
+    "setup.py",
+    "README.md",
+    "LICENSE",
+    ".dockerignore",
+)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for part in PARTS:
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__", ".terraform*"))
+        else:
+            shutil.copy(ROOT / part, tmp_path / part)
+    return tmp_path
+
+
+@pytest.mark.parametrize("check", [check for group in ("files", "tools") for check in checks.CHECKS[group]])
+def test_the_files_agree_with_the_code(check: Check) -> None:
+    assert list(check(ROOT)) == []
+
+
+def test_the_image_installs_in_a_fresh_environment(tree: Path) -> None:
+    assert list(checks.installs(tree)) == []
+    (tree / "templates" / "launch.py").write_text("import apache_beam as beam\n\nclass Here(beam.DoFn):\n    pass\n")
+    assert any("Here" in text for text in checks.installs(tree))
+
+
+BROKEN: dict[str, tuple[Check, str, str, str, str]] = {
+    "a parameter's default": (checks.metadata, "templates/metadata.json", '"120"', '"121"', "stale"),
+    "a parameter's help": (checks.gcloud_takes_metadata, "templates/metadata.json", '"helpText"', '"help"', "gcloud"),
+    "a step's script": (checks.cloudbuild, "cloudbuild.yaml", "scripts/test", "scripts/tests", "scripts/tests"),
+    "a step's file": (checks.cloudbuild, "cloudbuild.yaml", "templates/metadata.json", "templates/meta.json", "meta"),
+    "an order of steps": (checks.cloudbuild, "cloudbuild.yaml", "[test]", "[template]", "not before"),
+    "a substitution": (checks.cloudbuild, "cloudbuild.yaml", "${_TAG}.json", "${_TAGG}.json", "_TAGG"),
+    "the image's name": (checks.cloudbuild, "cloudbuild.yaml", "--build-arg=IMAGE=", "--build-arg=NAME=", "its name"),
+    "a copied file": (checks.dockerfile, "templates/Dockerfile", "setup.py README", "setup.cfg README", "setup.cfg"),
+    "Beam's version": (checks.dockerfile, "templates/Dockerfile", "VERSION=2.77.0", "VERSION=2.70.0", "2.70.0"),
+    "a stage": (checks.dockerfile, "templates/Dockerfile", "--from=beam", "--from=beamer", "beamer"),
+    "Python's version": (checks.dockerfile, "templates/Dockerfile", "VERSION=3.11", "VERSION=3.12", "3.12"),
+    "the entry file": (
+        checks.dockerfile,
+        "templates/Dockerfile",
+        "PY_FILE=/opt/tidemark/l",
+        "PY_FILE=/opt/l",
+        "PY_FILE",
+    ),
+    "what is ignored": (checks.dockerfile, ".dockerignore", "!transforms\n", "", "transforms"),
+    "a locked version": (checks.lock, "templates/requirements.lock", "\npg8000==", "\npg8000==0.", "pg8000"),
+    "a missing package": (checks.lock, "templates/requirements.lock", "\nzstandard==", "\n#zstandard==", "zstandard"),
+    "Terraform's syntax": (checks.terraform, "terraform/main.tf", "{", "", "parsed"),
+    "a variable": (checks.terraform, "terraform/main.tf", "var.max_workers", "var.most_workers", "most_workers"),
+    "a resource": (
+        checks.terraform,
+        "terraform/main.tf",
+        "= google_pubsub_topic.points.id",
+        "= google_pubsub_topic.p.id",
+        "topic.p ",
+    ),
+    "a parameter's name": (
+        checks.terraform,
+        "terraform/main.tf",
+        "streaming_mode     =",
+        "stream_mode     =",
+        "stream_mode",
+    ),
+    "a needed parameter": (
+        checks.terraform,
+        "terraform/main.tf",
+        "    subscription       = ",
+        "    #",
+        "subscription is missing",
+    ),
+    "the drain": (checks.terraform, "terraform/main.tf", '"drain"', '"cancel"', "drain"),
+    "a role's reason": (
+        checks.terraform,
+        "docs/operations/dataflow.md",
+        "roles/pubsub.viewer",
+        "roles/pubsub.see",
+        "viewer",
+    ),
+    "an unused variable": (checks.terraform, "terraform/main.tf", "= var.machine_type", '= "x"', "machine_type"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_file_is_found(tree: Path, what: str) -> None:
+    check, name, before, after, said = BROKEN[what]
+    if check is checks.gcloud_takes_metadata and shutil.which("gcloud") is None:
+        pytest.skip("gcloud is not on this machine")
+    path = tree / name
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after, 1))
+    found = list(check(tree))
+    assert any(said in text for text in found), found
