@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from apache_beam.options.pipeline_options import (
+    DebugOptions,
     GoogleCloudOptions,
     PipelineOptions,
     SetupOptions,
@@ -94,6 +95,7 @@ def _check_runner(options: PipelineOptions, values: Values) -> None:
 def _prepare_dataflow(options: PipelineOptions, values: Values) -> None:
     """Set what follows from ours in Beam's options for Dataflow."""
     cloud, workers, setup = (options.view_as(view) for view in (GoogleCloudOptions, WorkerOptions, SetupOptions))
+    debug = options.view_as(DebugOptions)
     if cloud.project is None:
         raise UsageError("--project is missing: it names the Google project the job runs in.")
     if setup.save_main_session:
@@ -102,7 +104,7 @@ def _prepare_dataflow(options: PipelineOptions, values: Values) -> None:
     if workers.sdk_container_image is None:
         raise UsageError(f"--sdk_container_image is missing: give the image, or set {IMAGE_VARIABLE}.")
     setup.sdk_location = "container"
-    workers.number_of_worker_harness_threads = workers.number_of_worker_harness_threads or WORKER_THREADS
+    debug.number_of_worker_harness_threads = debug.number_of_worker_harness_threads or WORKER_THREADS
     if values.streaming_mode == "at_least_once":
         services = cloud.dataflow_service_options or []
         cloud.dataflow_service_options = [*services, "streaming_mode_at_least_once"]
