@@ -101,7 +101,7 @@ def _prepare_dataflow(options: PipelineOptions, values: Values) -> None:
     if setup.save_main_session:
         raise UsageError("--save_main_session is not needed: the workers run the image that launches the job.")
     workers.sdk_container_image = workers.sdk_container_image or os.environ.get(IMAGE_VARIABLE)
-    if workers.sdk_container_image is None:
+    if not workers.sdk_container_image:
         raise UsageError(f"--sdk_container_image is missing: give the image, or set {IMAGE_VARIABLE}.")
     setup.sdk_location = "container"
     debug.number_of_worker_harness_threads = debug.number_of_worker_harness_threads or WORKER_THREADS

@@ -92,9 +92,13 @@ def _paths(argument: str) -> Iterator[str]:
         yield value
 
 
-def dockerfile(root: Path) -> Iterator[str]:
-    """What is copied is there and not ignored, versions are the locked ones, the entry file is copied."""
-    text = (root / "templates" / "Dockerfile").read_text().replace("\\\n", " ")
+def _dockerfile(root: Path) -> str:
+    return (root / "templates" / "Dockerfile").read_text().replace("\\\n", " ")
+
+
+def copies(root: Path) -> Iterator[str]:
+    """What the image copies is there and not ignored."""
+    text = _dockerfile(root)
     ignored = (root / ".dockerignore").read_text().splitlines()
     for line in text.splitlines():
         if line.startswith("COPY ") and "--from=" not in line:
@@ -107,6 +111,11 @@ def dockerfile(root: Path) -> Iterator[str]:
     for stage in re.findall(r"--from=(\w+)", text):
         if stage not in stages:
             yield f"templates/Dockerfile copies from {stage}, which is no stage"
+
+
+def dockerfile(root: Path) -> Iterator[str]:
+    """The image's versions are the locked ones, its entry file is copied, and nothing is installed at launch."""
+    text = _dockerfile(root)
     arguments = dict(re.findall(r"^ARG (\w+)=(\S+)$", text, re.MULTILINE))
     locked = _locked(root / "templates" / "requirements.lock").get("apache-beam")
     if arguments.get("BEAM_VERSION") != locked:
@@ -253,8 +262,8 @@ assert tidemark.store.migrate.newest()
 """
 
 CHECKS: Final[dict[str, tuple[Callable[[Path], Iterator[str]], ...]]] = {
-    "files": (metadata, cloudbuild, terraform, dockerfile, lock),
-    "image": (dockerfile, lock, installs),
+    "files": (metadata, cloudbuild, terraform, copies, dockerfile, lock),
+    "image": (copies, dockerfile, lock, installs),
     "tools": (gcloud_takes_metadata, terraform_itself),
 }
 

@@ -41,7 +41,7 @@ def publish(feed: Feed) -> None:
     feed.points(points, of=1)
     feed.points(points[1000:3000], of=100)
     odd = [b"", b"no json", b'{"project":"shape"}', body(points[:2]) + b'\n{"value":"x"}', b"\xff\xfe"]
-    feed.publish([(Message(data=data), []) for data in odd])
+    feed.publish([(Message(data=data, attributes={"odd": "yes"}), []) for data in odd])
 
 
 def published(feed: Feed) -> list[PubsubMessage]:

@@ -37,7 +37,7 @@ class Site:
     environment: dict[str, str]
     stack: Stack
     more: dict[str, str] = field(default_factory=dict)
-    fleet: Fleet = Fleet(2, 2)
+    fleet: Fleet = field(default_factory=lambda: Fleet(2, 2))
     region: str | None = "us-central1"
     sample: int = 0
 

@@ -62,7 +62,7 @@ def make_engine(
 def _driver_url(database_url: str) -> URL:
     try:
         url = sqlalchemy.make_url(database_url)
-    except sqlalchemy.exc.ArgumentError:
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # the second for a port that is no number
         raise UsageError(
             "--database_url cannot be read; it looks like postgresql://user:password@host:5432/name."
         ) from None
