@@ -72,6 +72,7 @@ def main() -> int:
         os.environ["TIDEMARK_DATABASE_URL"] = stack.up()["TIDEMARK_DATABASE_URL"]
         single, pulls = [], []
         try:
+            run([messages(2 * ROUNDS)])  # imports, pools, series
             for turn in range(ROUNDS):
                 some = messages(2 * turn)
                 single.append(run([[message] for message in some]))
@@ -89,4 +90,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import shape  # by name: what a pipeline refers to in __main__ is pickled with the pipeline, all the messages too
+
+    sys.exit(shape.main())

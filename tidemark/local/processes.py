@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,6 +19,8 @@ from tidemark.errors import LocalError
 READY_S: Final = 60.0
 STOP_S: Final = 20.0
 RELEASE_S: Final = 3.0
+_LOWEST_PORT: Final = 15_000
+_USUAL_EPHEMERAL: Final = 32_768
 
 
 @dataclass(frozen=True)
@@ -167,10 +171,25 @@ def last_line(log: Path) -> str:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of the loopback interface that nobody listens on.
+
+    Drawn at random from below the range which the system hands out by itself, to outgoing connections and to servers
+    that ask for any port: so none of those takes it before the server that it is meant for does.
+    """
+    while True:
+        port = random.randrange(_LOWEST_PORT, _ephemeral())
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def _ephemeral() -> int:
+    """The first port that the system hands out by itself."""
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError):  # not Linux
+        first = 0
+    return first if first > 2 * _LOWEST_PORT else _USUAL_EPHEMERAL
 
 
 def keeps(ports: Sequence[int]) -> bool:
