@@ -177,7 +177,7 @@ def free_port() -> int:
     that ask for any port: so none of those takes it before the server that it is meant for does.
     """
     while True:
-        port = random.randrange(_LOWEST_PORT, _ephemeral())
+        port = random.randrange(_LOWEST_PORT, _ephemeral())  # noqa: S311  # not a secret
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
