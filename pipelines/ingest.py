@@ -35,9 +35,7 @@ def build(pipeline: beam.Pipeline, options: PipelineOptions, values: Values) -> 
     """Every stage, in the order a message lives; labels are stable, since engines match state by them."""
     base_s = values.tiers_s[0]
     preview_s = values.horizon_s + values.lateness_slack_s
-    store = Store(
-        values.database_secret, values.database_pool_size, values.tiers_s, values.horizon_s, values.debounce_s
-    )
+    store = Store.of(values)
     warehouse = Warehouse(values.rollup_dataset, values.bigquery_storage_endpoint)
     read = ReadMessages(
         values.subscription,

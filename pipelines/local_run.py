@@ -48,9 +48,7 @@ def run(start: Callable[[], Any], values: Values) -> int:
         MisconfiguredError: the subscription, the database or the dataset is not as it must be.
         UnavailableError: one of them did not answer until the program was told to stop.
     """
-    store = Store(
-        values.database_secret, values.database_pool_size, values.tiers_s, values.horizon_s, values.debounce_s
-    )
+    store = Store.of(values)
     warehouse = Warehouse(values.rollup_dataset, values.bigquery_storage_endpoint)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -21,11 +21,17 @@ class UsageError(TidemarkError):
 
 
 class UnavailableError(TidemarkError):
-    """A service is away or overloaded; the same call may succeed later."""
+    """A service is away or overloaded; the same call may succeed later.
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+    Attributes:
+        retry_after_s: How long the service asked to be left alone.
+        cap: After so many failures in a row a person has to look; None: however often.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, cap: int | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+        self.cap = cap
 
 
 class MisconfiguredError(TidemarkError):

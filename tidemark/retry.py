@@ -39,15 +39,24 @@ def until_done(
         UnavailableError, MisconfiguredError: one that is not waited for, or any after `give_up` was set.
     """
     wait = FIRST_WAIT_S
+    capped = 0
     while True:
         try:
             return attempt()
         except waits_for as error:
-            kind = "unavailable" if isinstance(error, UnavailableError) else "misconfigured"
+            cap = error.cap if isinstance(error, UnavailableError) else None
+            capped = 0 if cap is None else capped + 1
+            mend = cap is not None and capped >= cap
+            kind = "misconfigured" if mend or not isinstance(error, UnavailableError) else "unavailable"
             count(f"retries_{kind}")
             if give_up is not None and give_up.is_set():
                 raise
-            warn("%s Waiting; nothing is acknowledged meanwhile.", error)
+            if mend:
+                warn(
+                    "%s It has failed so %s times in a row and needs a person. Nothing is acknowledged.", error, capped
+                )
+            else:
+                warn("%s Waiting; nothing is acknowledged meanwhile.", error)
             pause = random.uniform(wait / 2, wait)  # noqa: S311  # jitter, not a secret
             if give_up is None:
                 time.sleep(pause)

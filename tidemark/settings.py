@@ -145,8 +145,16 @@ DEBOUNCE_S = Setting(
     "debounce_s", float, "30", "How long late points are gathered before their windows are settled again.", 0, DAY_S
 )
 POOL_SIZE = Setting("database_pool_size", int, "6", "Most connections to the database from one process.", 2, 100)
+DATABASE_TIMEOUT_S = Setting(
+    "database_timeout_s",
+    float,
+    "60",
+    "How long one statement may take, and a transaction lie idle; a little above, a silent server is given up.",
+    1,
+    3600,
+)
 
-STORE = (DATABASE_URL, DATABASE_SECRET, POOL_SIZE)
+STORE = (DATABASE_URL, DATABASE_SECRET, POOL_SIZE, DATABASE_TIMEOUT_S)
 WAREHOUSE = (ROLLUP_DATASET, STORAGE_ENDPOINT)
 
 SUBSCRIPTION = Setting(

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from tidemark.settings import STORE, read
-from tidemark.store.connection import engine
+from tidemark.settings import STORE, Values, read
+from tidemark.store.connection import STATEMENT_TIMEOUT_S, engine
 from tidemark.store.location import database_url
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
@@ -40,6 +40,7 @@ class Store:
         secret: The reference of the URL; None: the worker's environment has the URL itself.
         pool_size: Connections of one worker process.
         tiers_s, horizon_s, debounce_s: See `tidemark.settings`.
+        timeout_s: How long one statement may take.
     """
 
     secret: str | None
@@ -47,13 +48,26 @@ class Store:
     tiers_s: tuple[int, ...]
     horizon_s: float
     debounce_s: float
+    timeout_s: float = STATEMENT_TIMEOUT_S
+
+    @classmethod
+    def of(cls, values: Values) -> Store:
+        """As settings say."""
+        return cls(
+            values.database_secret,
+            values.database_pool_size,
+            values.tiers_s,
+            values.horizon_s,
+            values.debounce_s,
+            values.database_timeout_s,
+        )
 
     def _pool(self) -> Any:
         if self.secret is None:
             values = read(STORE, {})
         else:
             values = read(STORE, {"database_secret": self.secret}, environment={})
-        return engine(database_url(values), self.pool_size)
+        return engine(database_url(values), self.pool_size, self.timeout_s)
 
     def series(self) -> SeriesCache:
         """The process's series cache."""

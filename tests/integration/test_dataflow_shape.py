@@ -108,7 +108,7 @@ def test_one_message_an_element_gives_what_one_pull_an_element_gives(
     migrate(second)
     monkeypatch.setenv("TIDEMARK_DATABASE_URL", second)
     values = read(INGEST, {}, environment)
-    store = Store(None, 4, values.tiers_s, values.horizon_s, values.debounce_s)
+    store = Store.of(values)
     resources.close()
     try:
         with pipelines.TestPipeline(runner="FnApiRunner") as pipeline:

@@ -46,10 +46,11 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Google]:
 
 @pytest.fixture(scope="module")
 def submitted(cloud: Google) -> tuple[dict, beam_runner_api_pb2.Pipeline]:
+    before = cloud.staged().keys()
     done = cloud.launch(*OURS, "--max_num_workers=4", "--machine_type=n2-standard-2")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {"event": "submitted", "job": JOB_ID}
-    (graph,) = [body for name, body in cloud.staged().items() if name.endswith("pipeline.pb")]
+    (graph,) = [b for name, b in cloud.staged().items() if name.endswith("pipeline.pb") and name not in before]
     return cloud.posted[-1], beam_runner_api_pb2.Pipeline.FromString(graph)
 
 

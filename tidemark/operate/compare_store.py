@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from tidemark.operate.report import EXAMPLES, Report
-from tidemark.store.fold import SUMMARY, Range, differs, fold_points, fold_rollups, points_of, rollups_of
+from tidemark.store.fold import SUMMARY, Range, differs, fold_base, fold_rollups, rollups_of
 from tidemark.store.ledger import totals
 
 SLICE_WINDOWS: Final = 1440
@@ -75,10 +75,7 @@ _UNMARKED: Final = """NOT EXISTS (
 def check_rollups(connection: Connection, report: Report, tiers_s: tuple[int, ...], level: int, scope: Range) -> None:
     """Hold the store's rollups of one tier against a fresh fold."""
     tier_s = tiers_s[level]
-    if level == 0:
-        fresh = fold_points(tier_s, points_of(scope))
-    else:
-        fresh = fold_rollups(tier_s, rollups_of(scope, tiers_s[level - 1]))
+    fresh = fold_base(tier_s, scope) if level == 0 else fold_rollups(tier_s, rollups_of(scope, tiers_s[level - 1]))
     stored = f"SELECT p.* FROM {rollups_of(scope, tier_s)}"
     numbers = ", ".join(f"coalesce(f.{n}::text, '-') || '/' || coalesce(o.{n}::text, '-')" for n in SUMMARY[:7])
     found = connection.exec_driver_sql(

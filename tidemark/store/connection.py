@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -16,63 +17,128 @@ from tidemark.store.errors import DRIVER_ERRORS, translate
 
 CONNECT_TIMEOUT_S: Final = 10
 STATEMENT_TIMEOUT_S: Final = 60
-_engines: dict[tuple[str, int], Engine] = {}
+ANSWER_GRACE_S: Final = 10
+_KEEPALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
+"""A peer that is gone is noticed within about 30 s."""
+_TLS_MODES: Final = ("disable", "require", "verify-ca", "verify-full")
+_URL_PARAMETERS: Final = {"application_name", "host", "sslcert", "sslkey", "sslmode", "sslrootcert"}
+_engines: dict[tuple[str, int, float], Engine] = {}
 _lock = threading.Lock()
 
 
-def engine(database_url: str, pool_size: int = 6) -> Engine:
+def engine(database_url: str, pool_size: int = 6, timeout_s: float = STATEMENT_TIMEOUT_S) -> Engine:
     """The process's pool for a database; bundles of one worker run on several threads and share it.
 
     Raises:
         UsageError: the URL cannot be read.
     """
     with _lock:
-        made = _engines.get((database_url, pool_size))
+        made = _engines.get((database_url, pool_size, timeout_s))
         if made is None:
-            made = _engines[database_url, pool_size] = make_engine(database_url, pool_size, STATEMENT_TIMEOUT_S)
+            made = _engines[database_url, pool_size, timeout_s] = make_engine(database_url, pool_size, timeout_s)
         return made
 
 
 def make_engine(
     database_url: str, pool_size: int, statement_timeout_s: float, connect_timeout_s: float = CONNECT_TIMEOUT_S
 ) -> Engine:
-    """A pool of its own; `statement_timeout_s` bounds each statement, on the server and on the socket."""
+    """A pool of its own.
+
+    Args:
+        database_url: postgresql://user:password@host:port/name, with libpq's `sslmode`, `sslrootcert`, `sslcert`,
+            `sslkey`, `host` (the directory of a Unix socket) and `application_name` after a question mark.
+        pool_size: Most connections.
+        statement_timeout_s: Bounds each statement on the server, and each wait for an answer a little above.
+        connect_timeout_s: Bounds the connecting.
+
+    Raises:
+        UsageError: the URL cannot be read.
+    """
+    url, arguments = _read_url(database_url)
     made = sqlalchemy.create_engine(
-        _driver_url(database_url),
+        url,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=STATEMENT_TIMEOUT_S,
+        pool_timeout=statement_timeout_s,
         pool_use_lifo=True,
         connect_args={
-            # one number for connecting and for every read: a little over the server's own, which answers first
-            "timeout": statement_timeout_s + connect_timeout_s,
-            "tcp_keepalive": True,
             "application_name": "tidemark",
+            **arguments,
+            "timeout": connect_timeout_s,
+            "tcp_keepalive": True,
             "startup_params": {
                 "statement_timeout": str(round(statement_timeout_s * 1000)),
-                "idle_in_transaction_session_timeout": "60000",
+                "idle_in_transaction_session_timeout": str(round(statement_timeout_s * 1000)),
                 "timezone": "UTC",
             },
         },
     )
-    event.listen(made, "connect", _no_delay)
+
+    def connected(connection: Any, _record: Any) -> None:
+        _set_up_socket(connection._usock, statement_timeout_s)  # noqa: SLF001  # pg8000 has no public way to its socket
+
+    event.listen(made, "connect", connected)
     return made
 
 
-def _driver_url(database_url: str) -> URL:
+def _set_up_socket(usock: Any, statement_timeout_s: float) -> None:
+    """The server's own timeout answers before the socket's, unless nobody is there any more."""
+    usock.settimeout(statement_timeout_s + ANSWER_GRACE_S)
+    if usock.family == socket.AF_UNIX:
+        return
+    # pg8000 never sets this one: without it every COPY waits about 40 ms for a delayed acknowledgement
+    usock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):
+            usock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _read_url(database_url: str) -> tuple[URL, dict[str, Any]]:
     try:
         url = sqlalchemy.make_url(database_url)
     except (sqlalchemy.exc.ArgumentError, ValueError):  # the second for a port that is no number
         raise UsageError(
             "--database_url cannot be read; it looks like postgresql://user:password@host:5432/name."
         ) from None
-    return url.set(drivername="postgresql+pg8000")
+    given = {name: value if isinstance(value, str) else value[-1] for name, value in url.query.items()}
+    unknown = sorted(given.keys() - _URL_PARAMETERS)
+    if unknown:
+        known = ", ".join(sorted(_URL_PARAMETERS))
+        raise UsageError(f"--database_url has an unknown parameter {unknown[0]!r}; known are {known}.")
+    arguments: dict[str, Any] = {"ssl_context": tls_context(given)}
+    if "application_name" in given:
+        arguments["application_name"] = given["application_name"]
+    if given.get("host", "").startswith("/"):
+        arguments["unix_sock"] = f"{given['host']}/.s.PGSQL.{url.port or 5432}"
+    elif "host" in given:
+        url = url.set(host=given["host"])
+    return url.set(drivername="postgresql+pg8000", query={}), arguments
 
 
-def _no_delay(connection: Any, _record: Any) -> None:
-    """pg8000 never sets TCP_NODELAY: without it every COPY waits about 40 ms for a delayed acknowledgement."""
-    if connection._usock.family != socket.AF_UNIX:  # noqa: SLF001  # pg8000 has no public way to its socket
-        connection._usock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # noqa: SLF001
+def tls_context(given: Mapping[str, str]) -> ssl.SSLContext | None:
+    """The TLS that libpq's parameters ask for; None: none, which is what leaving `sslmode` out means.
+
+    Raises:
+        UsageError: an unknown mode, or a file that cannot be read.
+    """
+    mode = given.get("sslmode", "disable")
+    if mode not in _TLS_MODES:
+        raise UsageError(f"--database_url: sslmode is one of {', '.join(_TLS_MODES)}, not {mode!r}.")
+    if mode == "disable":
+        return None
+    try:
+        context = ssl.create_default_context(cafile=given.get("sslrootcert"))
+        if "sslcert" in given:
+            context.load_cert_chain(given["sslcert"], given.get("sslkey"))
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(
+            f"--database_url: sslrootcert, sslcert or sslkey cannot be used: {error.strerror or error}."
+        ) from None
+    context.check_hostname = mode == "verify-full"
+    # as libpq does: `require` verifies where it was given something to verify by
+    verify = mode != "require" or "sslrootcert" in given
+    context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
+    return context
 
 
 @contextmanager

@@ -20,6 +20,7 @@ _HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TAIL: Final = b"\xff\xff"
 _JSONB_VERSION: Final = b"\x01"
 
+_PLACE: Final = [("place_bytes", ">i4"), ("place", ">i4")]
 _POINT_ROW: Final = np.dtype(
     [
         ("fields", ">i2"),
@@ -34,13 +35,22 @@ _POINT_ROW: Final = np.dtype(
         ("attributes_bytes", ">i4"),
     ]
 )
+_PLACED_ROW: Final = np.dtype([_POINT_ROW.descr[0], *_PLACE, *_POINT_ROW.descr[1:]])
 POINT_COLUMNS: Final = "series_id, event_time, value, publish_time, attributes"
 
 
-def points_to_copy(points: Points, attributes: list[bytes | None] | None) -> bytes:
-    """The whole COPY stream of `points` (shape (n,), dtype `POINT`), columns as `POINT_COLUMNS`."""
-    rows = np.empty(len(points), _POINT_ROW)
+def points_to_copy(points: Points, attributes: list[bytes | None] | None, *, places: bool = False) -> bytes:
+    """The whole COPY stream of `points` (shape (n,), dtype `POINT`).
+
+    The columns are those of `POINT_COLUMNS`, after the row's number from 0 on when `places`.
+    """
+    kind = _PLACED_ROW if places else _POINT_ROW
+    rows = np.empty(len(points), kind)
     rows["fields"] = 5
+    if places:
+        rows["fields"] = 6
+        rows["place_bytes"] = 4
+        rows["place"] = np.arange(len(points))
     rows["series_id_bytes"] = 4
     rows["event_time_bytes"] = rows["value_bytes"] = rows["publish_time_bytes"] = 8
     rows["series_id"] = points["series_id"]
@@ -51,7 +61,7 @@ def points_to_copy(points: Points, attributes: list[bytes | None] | None) -> byt
     if attributes is None:
         return b"".join((_HEAD, rows.tobytes(), _TAIL))
     rows["attributes_bytes"] = [-1 if text is None else len(text) + 1 for text in attributes]
-    fixed, size = rows.tobytes(), _POINT_ROW.itemsize
+    fixed, size = rows.tobytes(), kind.itemsize
     parts = [_HEAD]
     for i, text in enumerate(attributes):
         parts.append(fixed[i * size : (i + 1) * size])

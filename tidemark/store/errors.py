@@ -1,43 +1,86 @@
-"""From the driver's errors to Tidemark's: the one place that knows SQLSTATEs."""
+"""From the driver's errors to Tidemark's: the one place that knows SQLSTATEs.
+
+The table below is the whole policy; docs/reference/database-errors.md is made from it.
+Codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
 
 from __future__ import annotations
 
+import enum
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 import pg8000.exceptions
 import sqlalchemy.exc
 
 from tidemark.errors import MisconfiguredError, RefusedError, TidemarkError, UnavailableError
 
-_TRANSIENT_CLASSES: Final = ("08",)
-_TRANSIENT: Final = frozenset(
-    {
-        "40001",  # serialization_failure
-        "40P01",  # deadlock_detected
-        "53000",  # insufficient_resources
-        "53100",  # disk_full
-        "53200",  # out_of_memory
-        "53300",  # too_many_connections
-        "53400",  # configuration_limit_exceeded
-        "55P03",  # lock_not_available
-        "57014",  # query_canceled
-        "57P01",  # admin_shutdown
-        "57P02",  # crash_shutdown
-        "57P03",  # cannot_connect_now
-        "57P05",  # idle_session_timeout
-        "25P03",  # idle_in_transaction_session_timeout
-        "55000",  # object_not_in_prerequisite_state: a standby that is being promoted
-        "25006",  # read_only_sql_transaction: connected to a standby
-        "58030",  # io_error
-        "XX000",  # internal_error
-    }
-)
-_PERMANENT_CLASSES: Final = ("22", "54")
-_PERMANENT: Final = frozenset({"23502", "23514"})
-
 DRIVER_ERRORS: Final = (sqlalchemy.exc.SQLAlchemyError, pg8000.exceptions.Error, OSError, struct.error)
 """All that SQLAlchemy and pg8000 raise; pg8000 lets a few socket errors through as they are."""
+
+CAP: Final = 10
+"""Failures in a row after which a capped state is one for a person to mend."""
+
+
+class Kind(enum.Enum):
+    """What is done about an error; the value is the sentence of the reference page."""
+
+    TRANSIENT = "tried again, with a back-off, for as long as it lasts"
+    CAPPED = f"tried again; after {CAP} failures in a row it is told as something to mend, and still tried"
+    PERMANENT = "the points that cause it are found and become dead letters; the rest is stored"
+    MISCONFIGURED = "waits for a person, tells once a minute what to mend, and goes on by itself once it is mended"
+
+
+class State(NamedTuple):
+    """An SQLSTATE, or a class of them by its first two characters; a longer code goes before its class."""
+
+    code: str
+    name: str
+    kind: Kind
+
+
+STATES: Final = (
+    State("08", "connection_exception, the whole class", Kind.TRANSIENT),
+    State("22", "data_exception, the whole class", Kind.PERMANENT),
+    State("23502", "not_null_violation", Kind.PERMANENT),
+    State("23514", "check_violation", Kind.PERMANENT),
+    State("25006", "read_only_sql_transaction: a standby, or a primary that was demoted", Kind.TRANSIENT),
+    State("25P03", "idle_in_transaction_session_timeout", Kind.TRANSIENT),
+    State("28", "invalid_authorization_specification, the whole class", Kind.MISCONFIGURED),
+    State("3D000", "invalid_catalog_name: no such database", Kind.MISCONFIGURED),
+    State("40001", "serialization_failure", Kind.TRANSIENT),
+    State("40P01", "deadlock_detected", Kind.TRANSIENT),
+    State(
+        "42",
+        "syntax_error_or_access_rule_violation, the whole class: no such table or column, no grant",
+        Kind.MISCONFIGURED,
+    ),
+    State("53000", "insufficient_resources", Kind.TRANSIENT),
+    State("53100", "disk_full", Kind.TRANSIENT),
+    State("53200", "out_of_memory", Kind.TRANSIENT),
+    State("53300", "too_many_connections", Kind.TRANSIENT),
+    State("53400", "configuration_limit_exceeded", Kind.CAPPED),
+    State("54", "program_limit_exceeded, the whole class", Kind.PERMANENT),
+    State("55000", "object_not_in_prerequisite_state: a standby that is being promoted", Kind.CAPPED),
+    State("55P03", "lock_not_available", Kind.TRANSIENT),
+    State("57014", "query_canceled: a statement took longer than its timeout", Kind.CAPPED),
+    State("57P01", "admin_shutdown", Kind.TRANSIENT),
+    State("57P02", "crash_shutdown", Kind.TRANSIENT),
+    State("57P03", "cannot_connect_now", Kind.TRANSIENT),
+    State("57P05", "idle_session_timeout", Kind.TRANSIENT),
+    State("58030", "io_error", Kind.TRANSIENT),
+    State("XX", "internal_error, the whole class", Kind.CAPPED),
+)
+OTHERS: Final = Kind.MISCONFIGURED
+"""A state that is not in the table."""
+LOST: Final = Kind.TRANSIENT
+"""No state at all: the socket broke, or nobody answered in time."""
+_KINDS: Final = {state.code: state.kind for state in STATES}
+
+
+def kind(code: str) -> Kind:
+    """What is done about an SQLSTATE."""
+    return _KINDS.get(code) or _KINDS.get(code[:2]) or OTHERS
 
 
 def sqlstate(error: BaseException) -> str:
@@ -54,9 +97,12 @@ def translate(error: BaseException) -> TidemarkError:
     cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     if code:
         said = str(cause.args[0].get("M", "")) if cause is not None else ""
-        if code in _TRANSIENT or code.startswith(_TRANSIENT_CLASSES):
+        what = kind(code)
+        if what is Kind.TRANSIENT:
             return UnavailableError(f"The database cannot serve just now: {said} (SQLSTATE {code}).")
-        if code in _PERMANENT or code.startswith(_PERMANENT_CLASSES):
+        if what is Kind.CAPPED:
+            return UnavailableError(f"The database cannot do this just now: {said} (SQLSTATE {code}).", cap=CAP)
+        if what is Kind.PERMANENT:
             return RefusedError(f"The database refuses the data: {said} (SQLSTATE {code}).", code=code)
         return MisconfiguredError(
             f"The database is not as it must be: {said} (SQLSTATE {code}); run `tidemark migrate`, or check the grants."

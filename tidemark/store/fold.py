@@ -57,7 +57,7 @@ def points_of(scope: Range | Sequence[Range]) -> str:
         return f"points p WHERE p.event_time >= {timestamp(scope.start)} AND p.event_time < {timestamp(scope.end)}"
     return (
         f"{ranges_sql(scope)} CROSS JOIN LATERAL (SELECT * FROM points q WHERE q.series_id = r.series_id"
-        " AND q.event_time >= r.start AND q.event_time < r.until OFFSET 0) p"
+        " AND q.event_time >= r.start AND q.event_time < r.until OFFSET 0) p WHERE true"
     )
 
 
@@ -70,15 +70,30 @@ def rollups_of(scope: Range | Sequence[Range], tier_s: int) -> str:
         )
     return (
         f"{ranges_sql(scope)} CROSS JOIN LATERAL (SELECT * FROM rollups q WHERE q.series_id = r.series_id"
-        f" AND q.tier_s = {tier_s:d} AND q.window_start >= r.start AND q.window_start < r.until OFFSET 0) p"
+        f" AND q.tier_s = {tier_s:d} AND q.window_start >= r.start AND q.window_start < r.until OFFSET 0) p WHERE true"
     )
 
 
-def fold_points(tier_s: int, source: str) -> str:
-    """Rollups of `tier_s` from points: `source` is FROM … WHERE of points p.
+_CUT: Final = "(SELECT removed_before FROM retention)"
 
-    Columns: series_id, window_start and `SUMMARY`. `m2` by PostgreSQL's Youngs-Cramer variance.
+
+def fold_base(tier_s: int, scope: Range | Sequence[Range]) -> str:
+    """Rollups of the base tier: from points, and as they stand before the cut of retention, which they outlive.
+
+    The cut is read in the statement's own snapshot: retention moves it before it removes anything, so a snapshot that
+    lacks points knows.
+
+    Columns: series_id, window_start and `SUMMARY`.
     """
+    return f"""{_fold_points(tier_s, scope)}
+        UNION ALL
+        SELECT p.series_id, p.window_start, {", ".join(f"p.{name}" for name in SUMMARY)}
+        FROM {rollups_of(scope, tier_s)} AND p.window_start < {_CUT}"""
+
+
+def _fold_points(tier_s: int, scope: Range | Sequence[Range]) -> str:
+    """`m2` by PostgreSQL's Youngs-Cramer variance."""
+    source = f"{points_of(scope)} AND p.event_time >= {_CUT}"
     width = f"interval '{tier_s:d} seconds'"
     return f"""
         SELECT p.series_id, p.window_start,

@@ -51,7 +51,7 @@ def database(values: Values, workers: int, processes: int) -> Iterator[Finding]:
     """
     try:
         url = database_url(values)
-        pool = make_engine(url, 1, TIMEOUT_S, connect_timeout_s=0)
+        pool = make_engine(url, 1, TIMEOUT_S, connect_timeout_s=TIMEOUT_S)
     except UsageError as error:
         yield refused("database URL", str(error), "see --database_secret, and who may read it")
         return

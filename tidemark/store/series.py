@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, event
 
 from tidemark.store.connection import transaction
 from tidemark.wire.block import SeriesKey
@@ -30,7 +30,12 @@ _NAME: Final = "SELECT series_id, project, source, metric FROM series WHERE seri
 
 
 class SeriesCache:
-    """Numbers of series, by name and back, kept after the commit that created them; safe between threads."""
+    """Numbers of series, by name and back, kept after the commit that created them; safe between threads.
+
+    A fail-over to a replica that lacks the last seconds takes numbers back, and gives them to other series. So a new
+    connection forgets everything (`generation` then differs). A pooler hides that: therefore a writer also holds the
+    newest number of each block against its name.
+    """
 
     def __init__(self, pool: Engine, size: int = CACHED_SERIES) -> None:
         self._pool = pool
@@ -38,6 +43,15 @@ class SeriesCache:
         self._ids: OrderedDict[SeriesKey, int] = OrderedDict()
         self._keys: dict[int, SeriesKey] = {}
         self._lock = threading.Lock()
+        self.generation = 0
+        event.listen(pool, "connect", lambda _connection, _record: self.forget())
+
+    def forget(self) -> None:
+        """Ask the database again from now on."""
+        with self._lock:
+            self.generation += 1
+            self._ids.clear()
+            self._keys.clear()
 
     def ids(self, keys: Sequence[SeriesKey]) -> list[int]:
         """The number of each series; those not known yet are created, in a transaction of their own.
@@ -60,29 +74,33 @@ class SeriesCache:
         missing = sorted(wanted - known.keys())
         if missing:
             with transaction(self._pool) as connection:
+                generation = self.generation
                 rows = connection.exec_driver_sql(_NAME, (missing,)).all()
             found = {SeriesKey(*row[1:]): row[0] for row in rows}
-            self._keep(found)
+            self._keep(found, generation)
             known.update({i: key for key, i in found.items()})
         return known
 
     def _find_or_create(self, keys: list[SeriesKey]) -> dict[SeriesKey, int]:
         with transaction(self._pool) as connection:
+            generation = self.generation
             found = self._find(connection, keys)
             unknown = [key for key in keys if key not in found]
             if unknown:  # looked for first: an INSERT that conflicts uses up a number all the same
                 connection.exec_driver_sql(_CREATE, (_document(unknown),))
                 found.update(self._find(connection, unknown))
-        self._keep(found)
+        self._keep(found, generation)
         return found
 
     @staticmethod
-    def _find(connection, keys: list[SeriesKey]) -> dict[SeriesKey, int]:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def _find(connection: Connection, keys: list[SeriesKey]) -> dict[SeriesKey, int]:
         rows = connection.exec_driver_sql(_FIND, (_document(keys),)).all()
         return {SeriesKey(*row[1:]): row[0] for row in rows}
 
-    def _keep(self, found: dict[SeriesKey, int]) -> None:
+    def _keep(self, found: dict[SeriesKey, int], generation: int) -> None:
         with self._lock:
+            if generation != self.generation:
+                return
             for key, number in found.items():
                 self._ids[key] = number
                 self._keys[number] = key

@@ -24,9 +24,8 @@ from tidemark.store.fold import (
     SUMMARY,
     Range,
     differs,
-    fold_points,
+    fold_base,
     fold_rollups,
-    points_of,
     rollups_of,
 )
 from tidemark.store.write import SERIES_A_WINDOW
@@ -170,7 +169,7 @@ class Settler:
         """
         tier_s = self.tiers_s[level]
         if level == 0:
-            fresh = fold_points(tier_s, points_of(scope))
+            fresh = fold_base(tier_s, scope)
         else:
             fresh = fold_rollups(tier_s, rollups_of(scope, self.tiers_s[level - 1]))
         names = ", ".join(SUMMARY)

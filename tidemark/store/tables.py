@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Double,
     Identity,
@@ -127,4 +128,22 @@ ledger: Final = Table(
     Column("ignored", BigInteger, nullable=False, server_default="0"),
     Column("dead_lettered", BigInteger, nullable=False, server_default="0"),
     Column("removed", BigInteger, nullable=False, server_default="0"),
+)
+
+retention: Final = Table(
+    "retention",
+    metadata,
+    Column(
+        "only_row",
+        Boolean,
+        CheckConstraint("only_row", name="retention_only_row_check"),
+        primary_key=True,
+        server_default="true",
+    ),
+    Column(
+        "removed_before",
+        _Time,
+        nullable=False,
+        comment="points before it may be gone; rollups before it stay as they are",
+    ),
 )
