@@ -6,6 +6,7 @@ The format: https://www.postgresql.org/docs/current/sql-copy.html, "Binary Forma
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from typing import Final
 
 import numpy as np
@@ -71,7 +72,7 @@ def points_to_copy(points: Points, attributes: list[bytes | None] | None, *, pla
     return b"".join(parts)
 
 
-_TIMES: Final = frozenset({"window_start", "first_publish_time", "last_publish_time"})
+TIMES: Final = frozenset({"window_start", "first_publish_time", "last_publish_time"})
 ROLLUP_COLUMNS: Final = ", ".join(ROLLUP.names or ())
 
 
@@ -81,7 +82,9 @@ def copy_in(connection: Connection, target: str, stream: bytes) -> None:
     cursor.execute(f"COPY {target} FROM STDIN (FORMAT binary)", stream=io.BytesIO(stream))
 
 
-def copy_out(connection: Connection, query: str, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
+def copy_out(
+    connection: Connection, query: str, dtype: np.dtype[np.void], times: Collection[str] = TIMES
+) -> npt.NDArray[np.void]:
     """The rows of `query`, whose columns are those of `dtype`, in its order and never null. Shape (n,).
 
     Much cheaper than fetching rows: nothing is made a Python object.
@@ -96,7 +99,7 @@ def copy_out(connection: Connection, query: str, dtype: np.dtype[np.void]) -> np
     rows = np.empty(len(raw), dtype)
     for name in names:
         rows[name] = raw[name]
-        if name in _TIMES:
+        if name in times:
             rows[name] += EPOCH_2000
     return rows
 

@@ -6,7 +6,7 @@ integer of ours, so that it can stand inside a COPY, which takes no parameters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +27,34 @@ SUMMARY: Final = (
     "last_publish_time",
     "late_count",
 )
+LATE: Final = "late_count"
+OF_POINTS: Final = {
+    "count": "count(*)",
+    "sum": "sum(p.value)",
+    "min": "min(p.value)",
+    "max": "max(p.value)",
+    "first": "(array_agg(p.value ORDER BY p.event_time))[1]",
+    "last": "(array_agg(p.value ORDER BY p.event_time DESC))[1]",
+    "m2": f"var_pop(p.value * {_DOWN}) * count(*) * {_UP}",
+    "first_publish_time": "min(p.publish_time)",
+    "last_publish_time": "max(p.publish_time)",
+    LATE: "count(*) FILTER (WHERE p.publish_time > p.base_start + interval '1 second' * {base_s})",
+}
+OF_ROLLUPS: Final = {
+    "count": "sum(p.count)::bigint",
+    "sum": "sum(p.sum)",
+    "min": "min(p.min)",
+    "max": "max(p.max)",
+    "first": "(array_agg(p.first ORDER BY p.window_start))[1]",
+    "last": "(array_agg(p.last ORDER BY p.window_start DESC))[1]",
+    "m2": f"sum(p.m2) + sum(p.count * power((p.sum / p.count - p.mean) * {_DOWN}, 2)) * {_UP}",
+    "first_publish_time": "min(p.first_publish_time)",
+    "last_publish_time": "max(p.last_publish_time)",
+    LATE: "sum(p.late_count)::bigint",
+}
+"""Each number of a summary as SQL, over points p with their `base_start`, and over rollups p of count > 0 with the
+`mean` of the whole."""
+MEAN_OF_WIDE: Final = "sum(p.sum) OVER whole / sum(p.count) OVER whole"
 TOLERANT: Final = frozenset({"sum", "m2"})
 """Their last digits depend on the order of the fold."""
 
@@ -94,17 +122,10 @@ def fold_base(tier_s: int, scope: Range | Sequence[Range]) -> str:
 def _fold_points(tier_s: int, scope: Range | Sequence[Range]) -> str:
     """`m2` by PostgreSQL's Youngs-Cramer variance."""
     source = f"{points_of(scope)} AND p.event_time >= {_CUT}"
-    width = f"interval '{tier_s:d} seconds'"
     return f"""
-        SELECT p.series_id, p.window_start,
-               count(*) AS count, sum(p.value) AS sum, min(p.value) AS min, max(p.value) AS max,
-               (array_agg(p.value ORDER BY p.event_time))[1] AS first,
-               (array_agg(p.value ORDER BY p.event_time DESC))[1] AS last,
-               var_pop(p.value * {_DOWN}) * count(*) * {_UP} AS m2,
-               min(p.publish_time) AS first_publish_time, max(p.publish_time) AS last_publish_time,
-               count(*) FILTER (WHERE p.publish_time > p.window_start + {width}) AS late_count
+        SELECT p.series_id, p.window_start, {_listed(of_points(tier_s))}
         FROM (
-            SELECT p.*, date_bin({width}, p.event_time, {timestamp(0)}) AS window_start FROM {source}
+            SELECT p.*, p.base_start AS window_start FROM (SELECT p.*, {base_window(tier_s)} AS base_start FROM {source}) p
         ) p
         GROUP BY p.series_id, p.window_start"""
 
@@ -117,15 +138,9 @@ def fold_rollups(tier_s: int, source: str) -> str:
     """
     width = f"interval '{tier_s:d} seconds'"
     return f"""
-        SELECT p.series_id, p.wide_start AS window_start,
-               sum(p.count)::bigint AS count, sum(p.sum) AS sum, min(p.min) AS min, max(p.max) AS max,
-               (array_agg(p.first ORDER BY p.window_start))[1] AS first,
-               (array_agg(p.last ORDER BY p.window_start DESC))[1] AS last,
-               sum(p.m2) + sum(p.count * power((p.sum / p.count - p.mean) * {_DOWN}, 2)) * {_UP} AS m2,
-               min(p.first_publish_time) AS first_publish_time, max(p.last_publish_time) AS last_publish_time,
-               sum(p.late_count)::bigint AS late_count
+        SELECT p.series_id, p.wide_start AS window_start, {_listed(OF_ROLLUPS)}
         FROM (
-            SELECT p.*, sum(p.sum) OVER whole / sum(p.count) OVER whole AS mean
+            SELECT p.*, {MEAN_OF_WIDE} AS mean
             FROM (
                 SELECT p.*, date_bin({width}, p.window_start, {timestamp(0)}) AS wide_start FROM {source}
             ) p
@@ -133,6 +148,20 @@ def fold_rollups(tier_s: int, source: str) -> str:
             WINDOW whole AS (PARTITION BY p.series_id, p.wide_start)
         ) p
         GROUP BY p.series_id, p.wide_start"""
+
+
+def of_points(base_s: int) -> dict[str, str]:
+    """`OF_POINTS` for a base tier."""
+    return {**OF_POINTS, LATE: OF_POINTS[LATE].format(base_s=f"{base_s:d}")}
+
+
+def base_window(base_s: int) -> str:
+    """The SQL of the start of point p's window of the base tier."""
+    return f"date_bin(interval '{base_s:d} seconds', p.event_time, {timestamp(0)})"
+
+
+def _listed(expressions: Mapping[str, str]) -> str:
+    return ", ".join(f"{expression} AS {name}" for name, expression in expressions.items())
 
 
 def differs(a: str, b: str) -> str:

@@ -1,0 +1,229 @@
+"""Settling on plain PostgreSQL, through `Settler` and the marks that the writer left.
+
+    python bench/settle.py [--stored 20000000] [--late 1000000]
+
+`minute`: one minute of 10,000 series x 6 points, out of --stored points, from its due mark to the commit, and the
+marks of the tiers above to theirs. `late`: one device comes back with --late points of the past week while 10,000
+series go on: how long until its last mark is settled, and how late the live minutes are meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import rig
+from sqlalchemy import Engine
+
+from tidemark.local.postgres import Postgres
+from tidemark.store.connection import make_engine, transaction
+from tidemark.store.migrate import migrate
+from tidemark.store.series import SeriesCache
+from tidemark.store.settle import Settler
+from tidemark.store.write import Policy, Writer
+from tidemark.wire.block import BLOCK_POINTS, Block, SeriesKey
+from tidemark.wire.summary import MICROSECONDS, POINT
+
+SERIES = 10_000
+A_MINUTE = 6
+TIERS_S = (60, 3600, 86_400)
+ROUNDS = 7
+DEBOUNCE_S = 5.0
+WEEK_S = 7 * 86_400
+KEYS = [SeriesKey("bench", f"s{i}", "m") for i in range(SERIES)]
+DEVICE = [SeriesKey("bench", "returned", "m")]
+
+
+def fill(pool: Engine, ids: list[int], stored: int, until_s: int) -> None:
+    """Points of the minutes before `until_s`, with their rollups but without marks."""
+    minutes = stored // (SERIES * A_MINUTE)
+    with transaction(pool) as connection:
+        connection.exec_driver_sql(
+            """INSERT INTO points (series_id, event_time, value, publish_time)
+               SELECT s, t + (s %% 1000) * interval '1 millisecond', (s * 7 %% 1000) / 8.0,
+                      t + interval '1 second' + (s %% 1000) * interval '1 millisecond'
+               FROM generate_series(to_timestamp(%s), to_timestamp(%s) - interval '1 second', '10 seconds') t,
+                    unnest(CAST(%s AS integer[])) s""",
+            (until_s - minutes * 60, until_s, ids),
+        )
+    with pool.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM ANALYZE points")
+
+
+def minute(writer: Writer, start_s: int) -> None:
+    """One minute of all series, in the order it happens."""
+    points = np.empty(SERIES * A_MINUTE, POINT)
+    i = np.arange(len(points))
+    points["series_id"] = i % SERIES
+    points["event_time"] = start_s * MICROSECONDS + i // SERIES * 10 * MICROSECONDS + i % SERIES * 1000
+    points["publish_time"] = points["event_time"] + MICROSECONDS
+    points["value"] = i % 97 / 8
+    for at in range(0, len(points), BLOCK_POINTS):
+        writer.write(Block(KEYS, points[at : at + BLOCK_POINTS]))
+
+
+def settle(settler: Settler) -> tuple[int, float, float]:
+    """Settle what is due; (rollups, seconds, CPU seconds of this process)."""
+    began, cpu = time.perf_counter(), time.process_time()
+    rows = 0
+    for settled in settler.due():
+        settler.forget(settled.mark_ids)
+        rows += len(settled.rows)
+    return rows, time.perf_counter() - began, time.process_time() - cpu
+
+
+def minutes(pool: Engine, series: SeriesCache, server: Postgres, now_s: int) -> dict[str, float]:
+    """Seven minutes, each settled in turn; the first also fills the upper tiers."""
+    writer, settler = Writer(pool, series, Policy(60, 0, 0)), Settler(pool, TIERS_S, 0)
+    took, base, rows, client, database = [], [], [], [], []
+    pid = server.process()
+    assert pid is not None
+    for turn in range(ROUNDS + 1):
+        minute(writer, now_s + turn * 60)
+        with transaction(pool) as connection:
+            connection.exec_driver_sql("UPDATE marks SET ready_at = now()")
+        before = rig.cpu_seconds(rig.processes(pid.pid))
+        settled = [settle(settler)]
+        base.append(settled[0][1])
+        for _tier in TIERS_S[1:]:
+            with transaction(pool) as connection:
+                connection.exec_driver_sql("UPDATE marks SET ready_at = now() WHERE NOT closing")
+            settled.append(settle(settler))
+        took.append(sum(s[1] for s in settled))
+        rows.append(sum(s[0] for s in settled))
+        client.append(sum(s[2] for s in settled))
+        database.append(rig.cpu_seconds(rig.processes(pid.pid)) - before)
+        print(turn, [(s[0], round(s[1] * 1000)) for s in settled], file=sys.stderr)
+    points = SERIES * A_MINUTE
+    return {
+        "minute_ms": statistics.median(took[1:]) * 1000,
+        "base_tier_ms": statistics.median(base[1:]) * 1000,
+        "rollup_rows": statistics.median(rows[1:]),
+        "client_cpu_us_a_rollup": statistics.median(client[1:]) / statistics.median(rows[1:]) * 1e6,
+        "database_cpu_us_a_rollup": statistics.median(database[1:]) / statistics.median(rows[1:]) * 1e6,
+        "cpu_us_a_point": (statistics.median(client[1:]) + statistics.median(database[1:])) / points * 1e6,
+    }
+
+
+def late(pool: Engine, series: SeriesCache, count: int) -> dict[str, float]:
+    """A device comes back; live series go on, a second's worth at a time, in windows of their own."""
+    policy = Policy(60, 1.0, DEBOUNCE_S)
+    writer = Writer(pool, series, policy)
+    settler = Settler(pool, TIERS_S, 1.0)
+    stopping = threading.Event()
+    lag: list[float] = []
+    failed: list[BaseException] = []
+
+    def live() -> None:
+        try:
+            while not stopping.wait(0.5):
+                now_us = time.time_ns() // 1000
+                points = np.empty(2_000, POINT)
+                i = np.arange(len(points))
+                points["series_id"] = i
+                points["event_time"] = now_us + i
+                points["publish_time"] = now_us
+                points["value"] = 1.0
+                # a window that closed just now: due after the debounce
+                points["event_time"] -= 61 * MICROSECONDS
+                writer.write(Block(KEYS, points))
+        except BaseException as error:
+            failed.append(error)
+
+    def watch() -> None:
+        try:
+            while not stopping.wait(0.2):
+                with transaction(pool) as connection:
+                    age = connection.exec_driver_sql(
+                        """SELECT extract(epoch FROM clock_timestamp() - min(ready_at))::float8 FROM marks
+                           WHERE tier_s = 60 AND series_id IS NULL AND NOT closing"""
+                    ).scalar()
+                lag.append(max(0.0, age or 0.0))
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=target, daemon=True) for target in (live, watch)]
+    for thread in threads:
+        thread.start()
+    now_s = int(time.time())
+    points = np.empty(count, POINT)
+    i = np.arange(count)
+    points["series_id"] = 0
+    points["event_time"] = (now_s - WEEK_S) * MICROSECONDS + i * (WEEK_S - 600) * MICROSECONDS // count
+    points["publish_time"] = now_s * MICROSECONDS
+    points["value"] = i % 1000 / 8
+    began = time.perf_counter()
+    done = threading.Event()
+
+    def deliver() -> None:
+        try:
+            for at in range(0, count, BLOCK_POINTS):
+                writer.write(Block(DEVICE, points[at : at + BLOCK_POINTS]))
+            done.set()
+        except BaseException as error:
+            failed.append(error)
+            done.set()
+
+    threading.Thread(target=deliver, daemon=True).start()
+    stored_s = settled_s = 0.0
+    with transaction(pool) as connection:
+        device = series.ids(DEVICE)[0]
+    while not failed:
+        settle(settler)
+        if done.is_set():
+            stored_s = stored_s or time.perf_counter() - began
+            with transaction(pool) as connection:
+                left = connection.exec_driver_sql(
+                    """SELECT count(*) FROM marks WHERE NOT closing
+                       AND (series_id = %s AND tier_s = 60 OR tier_s > 60 AND ready_at <= clock_timestamp())""",
+                    (device,),
+                ).scalar_one()
+            if not left:
+                settled_s = time.perf_counter() - began
+                break
+        time.sleep(0.2)
+    stopping.set()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+    return {"stored_s": stored_s, "settled_s": settled_s, "live_lag_s": max(lag)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stored", type=int, default=20_000_000)
+    parser.add_argument("--late", type=int, default=1_000_000)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tidemark-bench-") as directory:
+        server = Postgres(Path(directory) / "postgres")
+        server.start()
+        pool = make_engine(server.url(), 4, 3600)
+        try:
+            migrate(server.url())
+            series = SeriesCache(pool)
+            now_s = int(time.time()) // 60 * 60 - 1800
+            fill(pool, series.ids(KEYS), arguments.stored, now_s)
+            found = minutes(pool, series, server, now_s)
+            found |= late(pool, series, arguments.late)
+        finally:
+            pool.dispose()
+            server.stop()
+            server.purge()
+    figures: dict[str, object] = {name: round(value, 2) for name, value in found.items()}
+    bars = {
+        "minute_ms": (round(found["minute_ms"]), "<=", 200),
+        "late_settled_s": (round(found["settled_s"], 1), "<=", 60),
+        "late_live_lag_s": (round(found["live_lag_s"], 1), "<=", 2 * DEBOUNCE_S),
+    }
+    return rig.finish("settle", figures, bars)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
