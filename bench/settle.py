@@ -2,8 +2,8 @@
 
     python bench/settle.py [--stored 20000000] [--late 1000000]
 
-`minute`: one minute of 10,000 series x 6 points, out of --stored points, from its due mark to the commit, and the
-marks of the tiers above to theirs. `late`: one device comes back with --late points of the past week while 10,000
+`minute`: one minute of 10,000 series x 6 points, out of --stored points: from its due marks to the commit of its
+rollups and of the marks it leaves in the tiers above; and the same for all three tiers. `late`: one device comes back with --late points of the past week while 10,000
 series go on: how long until its last mark is settled, and how late the live minutes are meanwhile.
 """
 
@@ -86,15 +86,15 @@ def minutes(pool: Engine, series: SeriesCache, server: Postgres, now_s: int) -> 
     assert pid is not None
     for turn in range(ROUNDS + 1):
         minute(writer, now_s + turn * 60)
-        with transaction(pool) as connection:
-            connection.exec_driver_sql("UPDATE marks SET ready_at = now()")
         before = rig.cpu_seconds(rig.processes(pid.pid))
-        settled = [settle(settler)]
-        base.append(settled[0][1])
-        for _tier in TIERS_S[1:]:
+        settled = []
+        for tier_s in TIERS_S:
             with transaction(pool) as connection:
-                connection.exec_driver_sql("UPDATE marks SET ready_at = now() WHERE NOT closing")
+                connection.exec_driver_sql(
+                    "UPDATE marks SET ready_at = CASE WHEN tier_s = %s THEN now() ELSE 'infinity' END", (tier_s,)
+                )
             settled.append(settle(settler))
+        base.append(settled[0][1])
         took.append(sum(s[1] for s in settled))
         rows.append(sum(s[0] for s in settled))
         client.append(sum(s[2] for s in settled))
@@ -102,8 +102,8 @@ def minutes(pool: Engine, series: SeriesCache, server: Postgres, now_s: int) -> 
         print(turn, [(s[0], round(s[1] * 1000)) for s in settled], file=sys.stderr)
     points = SERIES * A_MINUTE
     return {
-        "minute_ms": statistics.median(took[1:]) * 1000,
-        "base_tier_ms": statistics.median(base[1:]) * 1000,
+        "minute_ms": statistics.median(base[1:]) * 1000,
+        "all_tiers_ms": statistics.median(took[1:]) * 1000,
         "rollup_rows": statistics.median(rows[1:]),
         "client_cpu_us_a_rollup": statistics.median(client[1:]) / statistics.median(rows[1:]) * 1e6,
         "database_cpu_us_a_rollup": statistics.median(database[1:]) / statistics.median(rows[1:]) * 1e6,
@@ -118,7 +118,7 @@ def late(pool: Engine, series: SeriesCache, count: int) -> dict[str, float]:
     settler = Settler(pool, TIERS_S, 1.0)
     stopping = threading.Event()
     lag: list[float] = []
-    failed: list[BaseException] = []
+    failed: list[Exception] = []
 
     def live() -> None:
         try:
@@ -133,7 +133,7 @@ def late(pool: Engine, series: SeriesCache, count: int) -> dict[str, float]:
                 # a window that closed just now: due after the debounce
                 points["event_time"] -= 61 * MICROSECONDS
                 writer.write(Block(KEYS, points))
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001  # told by the main thread
             failed.append(error)
 
     def watch() -> None:
@@ -145,7 +145,7 @@ def late(pool: Engine, series: SeriesCache, count: int) -> dict[str, float]:
                            WHERE tier_s = 60 AND series_id IS NULL AND NOT closing"""
                     ).scalar()
                 lag.append(max(0.0, age or 0.0))
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001  # told by the main thread
             failed.append(error)
 
     threads = [threading.Thread(target=target, daemon=True) for target in (live, watch)]
@@ -166,7 +166,7 @@ def late(pool: Engine, series: SeriesCache, count: int) -> dict[str, float]:
             for at in range(0, count, BLOCK_POINTS):
                 writer.write(Block(DEVICE, points[at : at + BLOCK_POINTS]))
             done.set()
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001  # told by the main thread
             failed.append(error)
             done.set()
 

@@ -34,7 +34,7 @@ OF_POINTS: Final = {
     "min": "min(p.value)",
     "max": "max(p.value)",
     "first": "(array_agg(p.value ORDER BY p.event_time))[1]",
-    "last": "(array_agg(p.value ORDER BY p.event_time DESC))[1]",
+    "last": "(array_agg(p.value ORDER BY p.event_time))[count(*)]",  # the same aggregate, so that it is sorted once
     "m2": f"var_pop(p.value * {_DOWN}) * count(*) * {_UP}",
     "first_publish_time": "min(p.publish_time)",
     "last_publish_time": "max(p.publish_time)",
@@ -46,7 +46,7 @@ OF_ROLLUPS: Final = {
     "min": "min(p.min)",
     "max": "max(p.max)",
     "first": "(array_agg(p.first ORDER BY p.window_start))[1]",
-    "last": "(array_agg(p.last ORDER BY p.window_start DESC))[1]",
+    "last": "(array_agg(p.last ORDER BY p.window_start))[count(*)]",
     "m2": f"sum(p.m2) + sum(p.count * power((p.sum / p.count - p.mean) * {_DOWN}, 2)) * {_UP}",
     "first_publish_time": "min(p.first_publish_time)",
     "last_publish_time": "max(p.last_publish_time)",

@@ -34,6 +34,8 @@ from tidemark.wire.summary import ROLLUP, Rollups
 _LOCK: Final = 0x7469_6465  # "tide"
 MARKS_A_ROUND: Final = 20_000
 ROWS_A_TRANSACTION: Final = 50_000
+WORK_MEM: Final = "64MB"
+"""For the sort of a transaction's points; with less it goes through the disk."""
 REFRESHES: Final = 10
 """How often an open window of an upper tier is settled over its length."""
 
@@ -156,7 +158,8 @@ class Settler:
         ranges = [scope] if isinstance(scope, Range) else scope
         windows = sorted({w for r in ranges for w in range(r.start // largest, -(-r.end // largest))})
         connection.exec_driver_sql(
-            "SELECT pg_advisory_xact_lock(%s, w) FROM unnest(CAST(%s AS integer[])) AS u(w)", (_LOCK, windows)
+            "SELECT pg_advisory_xact_lock(%s, w), set_config('work_mem', %s, true) FROM unnest(CAST(%s AS integer[])) AS u(w)",
+            (_LOCK, WORK_MEM, windows),
         )
         clock = connection.exec_driver_sql("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
         return int(clock.scalar_one())
@@ -266,12 +269,12 @@ def _insert_marks(
     closing: bool,
 ) -> None:
     """Mark windows (starts in seconds) of a tier, whole or by series; many series of a window become the whole."""
-    pairs = np.unique(np.column_stack((windows, series)), axis=0)
-    starts: list[int] = []
-    owners: list[int | None] = []
+    starts: list[int] = np.unique(windows).tolist() if whole else []
+    owners: list[int | None] = [None] * len(starts)
+    pairs = np.unique(np.column_stack((windows, series)), axis=0) if not whole else np.empty((0, 2), np.int64)
     for start, group in groupby(pairs.tolist(), key=lambda pair: pair[0]):
         of_window = [pair[1] for pair in group]
-        if whole or len(of_window) > SERIES_A_WINDOW:
+        if len(of_window) > SERIES_A_WINDOW:
             of_window = [None]
         starts += [start] * len(of_window)
         owners += of_window

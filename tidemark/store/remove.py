@@ -1,0 +1,166 @@
+"""Removes points: for good by a person's wish, or by age; the ledger is told in the same transaction.
+
+A deletion leaves marks, so rollups follow the points. Retention leaves none: rollups outlive their points, and the
+cut, which moves before anything is removed, tells every settler so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, Engine
+
+from tidemark.errors import UsageError
+from tidemark.store.connection import transaction
+from tidemark.store.fold import SUMMARY, Range
+from tidemark.store.marks import insert_marks
+from tidemark.store.series import SeriesCache
+from tidemark.wire.message import microseconds, moment
+from tidemark.wire.summary import MICROSECONDS
+
+DAY_S: Final = 86_400
+SERIES_AT_ONCE: Final = 1_000
+
+_DELETE: Final = """
+WITH gone AS (
+    DELETE FROM points WHERE series_id = ANY(CAST(%s AS integer[])) AND event_time >= %s AND event_time < %s
+    RETURNING series_id
+)
+SELECT series_id, count(*) FROM gone GROUP BY series_id"""
+_COUNT: Final = """
+SELECT count(*) FROM points WHERE series_id = ANY(CAST(%s AS integer[])) AND event_time >= %s AND event_time < %s"""
+_SPAN: Final = """
+SELECT min(event_time), max(event_time) FROM points WHERE series_id = ANY(CAST(%s AS integer[]))"""
+_HIDE: Final = """
+UPDATE rollups SET {zeros}, revision = greatest((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, revision + 1),
+    settled_at = now()
+WHERE series_id = ANY(CAST(%s AS integer[])) AND tier_s = %s AND window_start >= %s AND window_start < %s AND count > 0
+RETURNING series_id, extract(epoch FROM window_start)::bigint"""
+_ZEROS: Final = ", ".join(f"{name} = {'window_start' if name.endswith('_time') else 0}" for name in SUMMARY)
+
+
+class Removed(NamedTuple):
+    """What one transaction removed: points of event time in [start, end), in seconds since 1970."""
+
+    start: int
+    end: int
+    points: int
+
+
+def cut(connection: Connection) -> int | None:
+    """Where retention has cut, in seconds since 1970; None: nowhere yet."""
+    found = connection.exec_driver_sql(
+        "SELECT removed_before FROM retention WHERE removed_before > '-infinity'"
+    ).scalar()
+    return None if found is None else microseconds(found) // MICROSECONDS
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """Removes points of some series in a range of event time, a day a transaction, with marks for what they were in.
+
+    Attributes:
+        pool: Of a user that may DELETE from points.
+        tiers_s: As given to ingest.
+        series_ids: Whose points.
+        start, end: Seconds since 1970; None: from the first, to the last.
+    """
+
+    pool: Engine
+    tiers_s: tuple[int, ...]
+    series_ids: Sequence[int]
+    start: int | None
+    end: int | None
+
+    def count(self) -> int:
+        """How many points that would be.
+
+        Raises:
+            UnavailableError, MisconfiguredError: the database could not be asked.
+        """
+        within = self._within()
+        with transaction(self.pool) as connection:
+            return sum(
+                connection.exec_driver_sql(_COUNT, (ids, _moment(within.start), _moment(within.end))).scalar_one()
+                for ids in self._groups()
+            )
+
+    def run(self) -> Iterator[Removed]:
+        """Delete, a transaction at a time; what was yielded stands.
+
+        Raises:
+            UsageError: the range cuts through a window whose points retention has removed.
+            UnavailableError, MisconfiguredError: the rest is still there; delete again.
+        """
+        within = self._within()
+        with transaction(self.pool) as connection:
+            before = cut(connection)
+        if before is not None and within.start < before:
+            yield from self._hide(Range(within.start, min(within.end, before)))
+        for start in range(within.start // DAY_S * DAY_S, within.end, DAY_S):
+            day = Range(max(start, within.start), min(start + DAY_S, within.end))
+            for ids in self._groups():
+                removed = self._delete(day, ids)
+                if removed:
+                    yield Removed(day.start, day.end, removed)
+
+    def _delete(self, day: Range, ids: list[int]) -> int:
+        with transaction(self.pool) as connection:
+            gone = connection.exec_driver_sql(_DELETE, (ids, _moment(day.start), _moment(day.end))).all()
+            removed = sum(number for _, number in gone)
+            if removed:
+                insert_marks(connection, self.tiers_s[0], [Range(day.start, day.end, series) for series, _ in gone])
+                record_removed(connection, removed)
+        return removed
+
+    def _hide(self, within: Range) -> Iterator[Removed]:
+        """Where the points are gone already, empty the rollups themselves, and owe BigQuery the news."""
+        base_s = self.tiers_s[0]
+        if within.start % base_s or within.end % base_s:
+            raise UsageError(
+                f"The points before {_moment(within.end).isoformat()} are gone by retention: there, "
+                f"--from and --to must be whole windows of {base_s} s."
+            )
+        for ids in self._groups():
+            with transaction(self.pool) as connection:
+                bounds = (_moment(within.start), _moment(within.end))
+                hidden = connection.exec_driver_sql(_HIDE.format(zeros=_ZEROS), (ids, base_s, *bounds)).all()
+                for tier_s in self.tiers_s:
+                    windows = {(series, start // tier_s * tier_s) for series, start in hidden}
+                    insert_marks(
+                        connection, tier_s, [Range(start, start + tier_s, series) for series, start in sorted(windows)]
+                    )
+
+        yield Removed(within.start, within.end, 0)
+
+    def _within(self) -> Range:
+        if self.start is not None and self.end is not None:
+            return Range(self.start, self.end)
+        low = high = None
+        with transaction(self.pool) as connection:
+            for ids in self._groups():
+                first, last = connection.exec_driver_sql(_SPAN, (ids,)).one()
+                if first is not None:
+                    low = min(first, low) if low else first
+                    high = max(last, high) if high else last
+        if low is None or high is None:
+            return Range(self.start or 0, self.start or 0)
+        start = microseconds(low) // MICROSECONDS if self.start is None else self.start
+        end = microseconds(high) // MICROSECONDS + 1 if self.end is None else self.end
+        return Range(start, end)
+
+    def _groups(self) -> Iterator[list[int]]:
+        ids = sorted(self.series_ids)
+        for at in range(0, len(ids), SERIES_AT_ONCE):
+            yield ids[at : at + SERIES_AT_ONCE]
+
+
+def record_removed(connection: Connection, points: int) -> None:
+    """The ledger's row for points that were removed."""
+    connection.exec_driver_sql("INSERT INTO ledger (removed) VALUES (%s)", (points,))
+
+
+def _moment(seconds: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    return moment(seconds * MICROSECONDS)
