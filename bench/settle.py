@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -111,72 +112,74 @@ def minutes(pool: Engine, series: SeriesCache, server: Postgres, now_s: int) -> 
     }
 
 
+class Beside:
+    """Threads beside the settling: live windows, a watch on how late they are, the device that comes back."""
+
+    def __init__(self, pool: Engine, writer: Writer) -> None:
+        self.pool, self.writer = pool, writer
+        self.stopping, self.delivered = threading.Event(), threading.Event()
+        self.lag: list[float] = []
+        self.failed: list[Exception] = []
+        self.threads: list[threading.Thread] = []
+
+    def start(self, work: Callable[[], None]) -> None:
+        def run() -> None:
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001  # told by the main thread
+                self.failed.append(error)
+
+        self.threads.append(threading.Thread(target=run, daemon=True))
+        self.threads[-1].start()
+
+    def live(self) -> None:
+        """2,000 points twice a second, in a window that closed just now: due after the debounce."""
+        i = np.arange(2_000)
+        while not self.stopping.wait(0.5):
+            points = np.empty(len(i), POINT)
+            points["series_id"] = i
+            points["publish_time"] = time.time_ns() // 1000
+            points["event_time"] = points["publish_time"] + i - 61 * MICROSECONDS
+            points["value"] = 1.0
+            self.writer.write(Block(KEYS, points))
+
+    def watch(self) -> None:
+        """How long live marks have been due."""
+        while not self.stopping.wait(0.2):
+            with transaction(self.pool) as connection:
+                age = connection.exec_driver_sql(
+                    """SELECT extract(epoch FROM clock_timestamp() - min(ready_at))::float8 FROM marks
+                       WHERE tier_s = 60 AND series_id IS NULL AND NOT closing"""
+                ).scalar()
+            self.lag.append(max(0.0, age or 0.0))
+
+    def deliver(self, count: int) -> None:
+        """Points of the past week, of one device."""
+        now_s = int(time.time())
+        points = np.empty(count, POINT)
+        i = np.arange(count)
+        points["series_id"] = 0
+        points["event_time"] = (now_s - WEEK_S) * MICROSECONDS + i * (WEEK_S - 600) * MICROSECONDS // count
+        points["publish_time"] = now_s * MICROSECONDS
+        points["value"] = i % 1000 / 8
+        for at in range(0, count, BLOCK_POINTS):
+            self.writer.write(Block(DEVICE, points[at : at + BLOCK_POINTS]))
+        self.delivered.set()
+
+
 def late(pool: Engine, series: SeriesCache, count: int) -> dict[str, float]:
-    """A device comes back; live series go on, a second's worth at a time, in windows of their own."""
-    policy = Policy(60, 1.0, DEBOUNCE_S)
-    writer = Writer(pool, series, policy)
+    """A device comes back while live series go on."""
     settler = Settler(pool, TIERS_S, 1.0)
-    stopping = threading.Event()
-    lag: list[float] = []
-    failed: list[Exception] = []
-
-    def live() -> None:
-        try:
-            while not stopping.wait(0.5):
-                now_us = time.time_ns() // 1000
-                points = np.empty(2_000, POINT)
-                i = np.arange(len(points))
-                points["series_id"] = i
-                points["event_time"] = now_us + i
-                points["publish_time"] = now_us
-                points["value"] = 1.0
-                # a window that closed just now: due after the debounce
-                points["event_time"] -= 61 * MICROSECONDS
-                writer.write(Block(KEYS, points))
-        except Exception as error:  # noqa: BLE001  # told by the main thread
-            failed.append(error)
-
-    def watch() -> None:
-        try:
-            while not stopping.wait(0.2):
-                with transaction(pool) as connection:
-                    age = connection.exec_driver_sql(
-                        """SELECT extract(epoch FROM clock_timestamp() - min(ready_at))::float8 FROM marks
-                           WHERE tier_s = 60 AND series_id IS NULL AND NOT closing"""
-                    ).scalar()
-                lag.append(max(0.0, age or 0.0))
-        except Exception as error:  # noqa: BLE001  # told by the main thread
-            failed.append(error)
-
-    threads = [threading.Thread(target=target, daemon=True) for target in (live, watch)]
-    for thread in threads:
-        thread.start()
-    now_s = int(time.time())
-    points = np.empty(count, POINT)
-    i = np.arange(count)
-    points["series_id"] = 0
-    points["event_time"] = (now_s - WEEK_S) * MICROSECONDS + i * (WEEK_S - 600) * MICROSECONDS // count
-    points["publish_time"] = now_s * MICROSECONDS
-    points["value"] = i % 1000 / 8
+    (device,) = series.ids(DEVICE)
+    beside = Beside(pool, Writer(pool, series, Policy(60, 1.0, DEBOUNCE_S)))
     began = time.perf_counter()
-    done = threading.Event()
-
-    def deliver() -> None:
-        try:
-            for at in range(0, count, BLOCK_POINTS):
-                writer.write(Block(DEVICE, points[at : at + BLOCK_POINTS]))
-            done.set()
-        except Exception as error:  # noqa: BLE001  # told by the main thread
-            failed.append(error)
-            done.set()
-
-    threading.Thread(target=deliver, daemon=True).start()
-    stored_s = settled_s = 0.0
-    with transaction(pool) as connection:
-        device = series.ids(DEVICE)[0]
-    while not failed:
+    stored_s = 0.0
+    for work in (beside.live, beside.watch, lambda: beside.deliver(count)):
+        beside.start(work)
+    left = 1
+    while left and not beside.failed:
         settle(settler)
-        if done.is_set():
+        if beside.delivered.wait(0.2):
             stored_s = stored_s or time.perf_counter() - began
             with transaction(pool) as connection:
                 left = connection.exec_driver_sql(
@@ -184,16 +187,13 @@ def late(pool: Engine, series: SeriesCache, count: int) -> dict[str, float]:
                        AND (series_id = %s AND tier_s = 60 OR tier_s > 60 AND ready_at <= clock_timestamp())""",
                     (device,),
                 ).scalar_one()
-            if not left:
-                settled_s = time.perf_counter() - began
-                break
-        time.sleep(0.2)
-    stopping.set()
-    for thread in threads:
+    settled_s = time.perf_counter() - began
+    beside.stopping.set()
+    for thread in beside.threads:
         thread.join()
-    if failed:
-        raise failed[0]
-    return {"stored_s": stored_s, "settled_s": settled_s, "live_lag_s": max(lag)}
+    if beside.failed:
+        raise beside.failed[0]
+    return {"stored_s": stored_s, "settled_s": settled_s, "live_lag_s": max(beside.lag)}
 
 
 def main() -> int:

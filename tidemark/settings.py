@@ -184,6 +184,18 @@ LIMITS = (
 RETENTION_DAYS = Setting(
     "retention_days", int, "0", "Age in days at which points are removed, and refused; 0 keeps everything.", 0, 36_500
 )
+COMPRESS_AFTER_DAYS = Setting(
+    "compress_after_days",
+    int,
+    "7",
+    "TimescaleDB: age in days at which chunks of points become columnar; later points go in all the same, but slower. "
+    "0: never.",
+    0,
+    36_500,
+)
+DEAD_LETTER_DAYS = Setting(
+    "dead_letter_days", int, "0", "Age in days at which dead letters are removed; 0 keeps them.", 0, 36_500
+)
 INGEST = (
     SUBSCRIPTION,
     *STORE,
@@ -271,6 +283,9 @@ INGEST = (
     *LIMITS,
 )
 VERIFY = (*STORE, *WAREHOUSE, TIERS_S, HORIZON_S)
+MAINTAIN = (*STORE, TIERS_S, HORIZON_S, DEBOUNCE_S, RETENTION_DAYS, COMPRESS_AFTER_DAYS, DEAD_LETTER_DAYS)
+DELETE = (*STORE, TIERS_S)
+REBUILD = (*STORE, *WAREHOUSE, TIERS_S)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from datetime import datetime
 
+from tidemark.errors import UsageError
 from tidemark.settings import Setting, Values, read
+from tidemark.wire.message import microseconds
 
 
 def add_settings(parser: argparse.ArgumentParser, settings: Iterable[Setting]) -> None:
@@ -23,3 +26,20 @@ def read_settings(arguments: argparse.Namespace, settings: Iterable[Setting]) ->
         UsageError: the first setting whose value cannot be used.
     """
     return read(settings, vars(arguments))
+
+
+def seconds(text: str | None) -> int | None:
+    """Whole seconds since 1970 of an RFC 3339 time, rounded down; None stays None.
+
+    Raises:
+        UsageError: it is no time, or has no zone.
+    """
+    if text is None:
+        return None
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a time; write it as 2026-01-31T00:00:00Z.") from None
+    if parsed.tzinfo is None:
+        raise UsageError(f"{text!r} has no zone; write it as 2026-01-31T00:00:00Z.")
+    return microseconds(parsed) // 1_000_000

@@ -11,17 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any, Final
 
-from tidemark.errors import TidemarkError, UsageError
-from tidemark.operate.arguments import add_settings, read_settings
+from tidemark.errors import TidemarkError
+from tidemark.operate.arguments import add_settings, read_settings, seconds
 from tidemark.operate.compare_store import check_ledger, check_marks, check_rollups, limits, slices
 from tidemark.operate.report import Report, text
 from tidemark.settings import VERIFY, require
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.location import database_url
-from tidemark.wire.message import microseconds
 
 STATEMENT_TIMEOUT_S: Final = 3600
 GRACE_S: Final = 30
@@ -97,8 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
             database_url(values),
             values.rollup_dataset,
             tiers_s,
-            _seconds(arguments.start),
-            _seconds(arguments.end),
+            seconds(arguments.start),
+            seconds(arguments.end),
             arguments.grace,
         )
     except TidemarkError as error:
@@ -113,15 +111,3 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(text(report))  # noqa: T201
     return 0 if report.passed else 1
-
-
-def _seconds(text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError:
-        raise UsageError(f"{text!r} is not a time; write it as 2026-01-31T00:00:00Z.") from None
-    if parsed.tzinfo is None:
-        raise UsageError(f"{text!r} has no zone; write it as 2026-01-31T00:00:00Z.")
-    return microseconds(parsed) // 1_000_000

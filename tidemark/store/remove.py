@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Engine
@@ -16,7 +17,6 @@ from tidemark.errors import UsageError
 from tidemark.store.connection import transaction
 from tidemark.store.fold import SUMMARY, Range
 from tidemark.store.marks import insert_marks
-from tidemark.store.series import SeriesCache
 from tidemark.wire.message import microseconds, moment
 from tidemark.wire.summary import MICROSECONDS
 
@@ -32,7 +32,11 @@ SELECT series_id, count(*) FROM gone GROUP BY series_id"""
 _COUNT: Final = """
 SELECT count(*) FROM points WHERE series_id = ANY(CAST(%s AS integer[])) AND event_time >= %s AND event_time < %s"""
 _SPAN: Final = """
-SELECT min(event_time), max(event_time) FROM points WHERE series_id = ANY(CAST(%s AS integer[]))"""
+SELECT min(t), max(t) FROM (
+    SELECT event_time AS t FROM points WHERE series_id = ANY(CAST(%s AS integer[]))
+    UNION ALL
+    SELECT window_start FROM rollups WHERE series_id = ANY(CAST(%s AS integer[])) AND tier_s = %s
+) spans"""
 _HIDE: Final = """
 UPDATE rollups SET {zeros}, revision = greatest((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, revision + 1),
     settled_at = now()
@@ -82,10 +86,7 @@ class Deletion:
         """
         within = self._within()
         with transaction(self.pool) as connection:
-            return sum(
-                connection.exec_driver_sql(_COUNT, (ids, _moment(within.start), _moment(within.end))).scalar_one()
-                for ids in self._groups()
-            )
+            return sum(_count(connection, ids, within) for ids in self._groups())
 
     def run(self) -> Iterator[Removed]:
         """Delete, a transaction at a time; what was yielded stands.
@@ -98,7 +99,7 @@ class Deletion:
         with transaction(self.pool) as connection:
             before = cut(connection)
         if before is not None and within.start < before:
-            yield from self._hide(Range(within.start, min(within.end, before)))
+            self._hide(Range(within.start, min(within.end, before)))
         for start in range(within.start // DAY_S * DAY_S, within.end, DAY_S):
             day = Range(max(start, within.start), min(start + DAY_S, within.end))
             for ids in self._groups():
@@ -109,13 +110,13 @@ class Deletion:
     def _delete(self, day: Range, ids: list[int]) -> int:
         with transaction(self.pool) as connection:
             gone = connection.exec_driver_sql(_DELETE, (ids, _moment(day.start), _moment(day.end))).all()
-            removed = sum(number for _, number in gone)
+            removed = sum(int(number) for _, number in gone)
             if removed:
                 insert_marks(connection, self.tiers_s[0], [Range(day.start, day.end, series) for series, _ in gone])
                 record_removed(connection, removed)
         return removed
 
-    def _hide(self, within: Range) -> Iterator[Removed]:
+    def _hide(self, within: Range) -> None:
         """Where the points are gone already, empty the rollups themselves, and owe BigQuery the news."""
         base_s = self.tiers_s[0]
         if within.start % base_s or within.end % base_s:
@@ -133,15 +134,13 @@ class Deletion:
                         connection, tier_s, [Range(start, start + tier_s, series) for series, start in sorted(windows)]
                     )
 
-        yield Removed(within.start, within.end, 0)
-
     def _within(self) -> Range:
         if self.start is not None and self.end is not None:
             return Range(self.start, self.end)
         low = high = None
         with transaction(self.pool) as connection:
             for ids in self._groups():
-                first, last = connection.exec_driver_sql(_SPAN, (ids,)).one()
+                first, last = connection.exec_driver_sql(_SPAN, (ids, ids, self.tiers_s[0])).one()
                 if first is not None:
                     low = min(first, low) if low else first
                     high = max(last, high) if high else last
@@ -162,5 +161,10 @@ def record_removed(connection: Connection, points: int) -> None:
     connection.exec_driver_sql("INSERT INTO ledger (removed) VALUES (%s)", (points,))
 
 
-def _moment(seconds: int):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _moment(seconds: int) -> datetime:
     return moment(seconds * MICROSECONDS)
+
+
+def _count(connection: Connection, ids: list[int], within: Range) -> int:
+    found: int = connection.exec_driver_sql(_COUNT, (ids, _moment(within.start), _moment(within.end))).scalar_one()
+    return found

@@ -1,0 +1,322 @@
+"""`delete`, `maintain` and `rebuild` through the command line, on the real store; rollups and `verify` follow."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine
+
+from tidemark import cli
+from tidemark.local.stack import DATASET, Stack
+from tidemark.operate.verify import verify
+from tidemark.store.connection import make_engine, transaction
+from tidemark.store.ledger import totals
+from tidemark.store.series import SeriesCache
+from tidemark.store.settle import Settler
+from tidemark.store.write import Policy, Writer
+from tidemark.warehouse.clients import rest
+from tidemark.warehouse.read import latest
+from tidemark.warehouse.writer import RollupWriter
+from tidemark.wire.block import Block, SeriesKey
+from tidemark.wire.message import moment
+from tidemark.wire.summary import POINT
+
+TIERS_S = (60, 3600, 86_400)
+DAY_US = 86_400_000_000
+TODAY_US = time.time_ns() // 1000 // DAY_US * DAY_US
+KEYS = [SeriesKey("a", "one", "m"), SeriesKey("a", "two", "m"), SeriesKey("b", "one", "m")]
+
+
+class Product:
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.pool: Engine = make_engine(environment["TIDEMARK_DATABASE_URL"], 4, 60)
+        self.series = SeriesCache(self.pool)
+        self.writer = Writer(self.pool, self.series, Policy(60, 0, 0))
+        self.rollups = RollupWriter(DATASET, environment["TIDEMARK_BIGQUERY_STORAGE_ENDPOINT"])
+
+    def write(self, days_ago: int, number: int = 300, series: tuple[int, ...] = (0, 1, 2)) -> None:
+        start = TODAY_US - days_ago * DAY_US
+        rows = [(s, start + i * 20_000_000, TODAY_US + i, float(i + s)) for s in series for i in range(number)]
+        self.writer.write(Block(KEYS, np.array(rows, POINT)))
+
+    def settle(self) -> None:
+        settler = Settler(self.pool, TIERS_S, 0)
+        while found := list(settler.due(everything=True)):
+            for settled in found:
+                ids = settled.rows["series_id"].tolist()
+                names = self.series.names(sorted(set(ids)))
+                self.rollups.append(settled.rows, [names[i] for i in ids], "settled")
+                settler.forget(settled.mark_ids)
+
+    def number(self, query: str) -> int:
+        with transaction(self.pool) as connection:
+            return int(connection.exec_driver_sql(query).scalar_one())
+
+    def shown(self, tier_s: int = 86_400) -> dict[tuple[str, str, int], int]:
+        """Counts in BigQuery by project, source and days ago."""
+        rows = latest(rest(DATASET), DATASET, TODAY_US - 400 * DAY_US, TODAY_US + DAY_US, tier_s)
+        return {(r.project, r.source, (TODAY_US - r.window_start) // DAY_US): r.count for r in rows}
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    made = Stack(tmp_path_factory.mktemp("removal"))
+    made.up()
+    yield made
+    made.down(purge=True)
+
+
+@pytest.fixture
+def product(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Product]:
+    environment = stack.environment()
+    for name in ("BIGQUERY_EMULATOR_HOST", "TIDEMARK_DATABASE_URL", "TIDEMARK_ROLLUP_DATASET"):
+        monkeypatch.setenv(name, environment[name])
+    made = Product(environment)
+    with transaction(made.pool) as connection:
+        connection.exec_driver_sql("TRUNCATE points, rollups, marks, dead_letters, ledger, series")
+        connection.exec_driver_sql("UPDATE retention SET removed_before = '-infinity'")
+    made.series.forget()
+    _empty_warehouse()
+    yield made
+    made.rollups.close()
+    made.pool.dispose()
+
+
+def _empty_warehouse() -> None:
+    rest(DATASET).query(f"DELETE FROM `{DATASET}.rollups` WHERE true").result()
+
+
+def command(capsys: pytest.CaptureFixture[str], *argv: str) -> dict:
+    assert cli.main([*argv, "--json"]) == 0
+    found: dict = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return found
+
+
+def right(product: Product) -> None:
+    report = verify(product.pool.url.set(drivername="postgresql").render_as_string(False), DATASET, TIERS_S)
+    assert report.passed, report
+    with transaction(product.pool) as connection:
+        assert totals(connection).unbalanced == 0
+
+
+def day(days_ago: int) -> str:
+    return moment(TODAY_US - days_ago * DAY_US).isoformat()
+
+
+def test_delete_counts_first_and_rollups_follow(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    for days_ago in (1, 2, 3):
+        product.write(days_ago)
+    product.settle()
+    what = ("delete", "--series_project=a", "--source=one", f"--from={day(2)}", f"--to={day(1)}")
+    assert command(capsys, *what) == {"series": 1, "points": 300, "removed": False}
+    assert product.number("SELECT count(*) FROM points") == 2700
+    assert command(capsys, *what, "--yes") == {"series": 1, "points": 300, "removed": True}
+    assert product.number("SELECT count(*) FROM points") == 2400
+    product.settle()
+    right(product)
+    assert product.shown() == {(p, s, d): 300 for p, s, _ in KEYS for d in (1, 2, 3) if (p, s, d) != ("a", "one", 2)}
+    assert command(capsys, "delete", "--series_project=a", "--yes")["points"] == 1500
+    product.settle()
+    right(product)
+    assert product.shown() == {("b", "one", d): 300 for d in (1, 2, 3)}
+
+
+def test_part_of_a_window_can_be_deleted(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    product.write(1)
+    product.settle()
+    begin = (moment(TODAY_US - DAY_US) + timedelta(seconds=30)).isoformat()
+    assert (
+        command(capsys, "delete", "--series_project=b", f"--from={begin}", f"--to={day(0)}", "--yes")["points"] == 298
+    )
+    product.settle()
+    right(product)
+    assert product.shown()["b", "one", 1] == 2
+
+
+def test_rollups_outlive_their_points(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    for days_ago in (1, 40, 50):
+        product.write(days_ago)
+    product.settle()
+    before = product.shown()
+    done = command(capsys, "maintain", "--retention_days=30")
+    assert done["points_removed"] == 1800
+    assert product.number("SELECT count(*) FROM points") == 900
+    product.write(40, number=1)  # a straggler that another worker let through
+    assert command(capsys, "rebuild", f"--from={day(60)}", f"--to={day(0)}")["hidden"] == 0
+    product.settle()
+    assert product.shown() == before, "what is settled stays, straggler or not"
+    right(product)
+    assert command(capsys, "maintain", "--retention_days=30")["points_removed"] == 3
+    right(product)
+
+
+def test_what_retention_took_can_still_be_deleted_from_the_rollups(
+    product: Product, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for days_ago in (1, 40):
+        product.write(days_ago)
+    product.settle()
+    command(capsys, "maintain", "--retention_days=30")
+    within = (moment(TODAY_US - 40 * DAY_US) + timedelta(seconds=30)).isoformat()
+    assert cli.main(["delete", "--series_project=a", f"--from={within}", "--yes"]) == 2
+    assert "whole windows" in capsys.readouterr().err
+    assert command(capsys, "delete", "--series_project=a", "--yes")["points"] == 600
+    product.settle()
+    right(product)
+    assert product.shown() == {("b", "one", 1): 300, ("b", "one", 40): 300}
+
+
+def test_rebuild_gives_bigquery_everything_again(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    product.write(1)
+    product.settle()
+    shown = product.shown()
+    _empty_warehouse()
+    assert not product.shown()
+    product.settle()
+    assert not product.shown(), "nothing is marked"
+    assert command(capsys, "rebuild", f"--from={day(1)}", f"--to={day(0)}")["marks"] == 3
+    product.settle()
+    assert product.shown() == shown
+    right(product)
+
+
+def test_rebuild_hides_what_only_bigquery_has(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    product.write(1)
+    product.settle()
+    with transaction(product.pool) as connection:  # as a fail-over would that lacks the last seconds
+        connection.exec_driver_sql("DELETE FROM points WHERE series_id = (SELECT max(series_id) FROM series)")
+        connection.exec_driver_sql("DELETE FROM rollups WHERE series_id = (SELECT max(series_id) FROM series)")
+        connection.exec_driver_sql("INSERT INTO ledger (removed) VALUES (300)")
+        connection.exec_driver_sql("DELETE FROM series WHERE series_id = (SELECT max(series_id) FROM series)")
+    product.series.forget()
+    report = verify(product.pool.url.set(drivername="postgresql").render_as_string(False), DATASET, TIERS_S)
+    assert report.warehouse_differ
+    hidden = command(capsys, "rebuild", f"--from={day(1)}", f"--to={day(0)}", "--series_project=b")["hidden"]
+    assert hidden == 100 + 2 + 1
+    product.settle()
+    right(product)
+    assert product.shown() == {("a", "one", 1): 300, ("a", "two", 1): 300}
+
+
+def test_maintain_beside_writers(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    product.write(40)
+    stopping = threading.Event()
+    failed: list[Exception] = []
+
+    def write() -> None:
+        turn = 0
+        while not stopping.is_set():
+            try:
+                product.write(turn % 3, number=200 + turn % 50)
+            except Exception as error:  # noqa: BLE001  # told below
+                failed.append(error)
+                return
+            turn += 1
+
+    threads = [threading.Thread(target=write) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        removed = 0
+        for _ in range(4):
+            removed += command(capsys, "maintain", "--retention_days=30")["points_removed"]
+            time.sleep(0.3)
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+    assert not failed
+    assert removed == 900
+    product.settle()
+    right(product)
+
+
+def test_the_ledger_is_folded_by_day_and_stays_balanced(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    for days_ago in (1, 2, 3):
+        product.write(days_ago)
+        product.write(days_ago)
+    with transaction(product.pool) as connection:
+        before = totals(connection)
+        connection.exec_driver_sql(
+            """UPDATE ledger SET written_at = written_at - interval '10 days'
+               WHERE id IN (SELECT id FROM ledger ORDER BY id LIMIT 4)"""
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO ledger (written_at, received, inserted) VALUES (now() - interval '10 days', 5, 4)"
+        )
+    assert command(capsys, "maintain")["ledger_rows_folded"] == 3
+    with transaction(product.pool) as connection:
+        after = totals(connection)
+    assert after.unbalanced == 1, "evidence is kept"
+    assert (after.received, after.inserted, after.ignored) == (before.received + 5, before.inserted + 4, before.ignored)
+    assert product.number("SELECT count(*) FROM ledger") == 2 + 1 + 1
+
+
+def test_dead_letters_go_when_they_are_told_to(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    with transaction(product.pool) as connection:
+        connection.exec_driver_sql(
+            """INSERT INTO dead_letters (message_id, position, data, attributes, stage, reason, detail, publish_time,
+                first_seen) SELECT i, -1, 'x', '{}', 'decode', 'not_json', '', now(), now() - i * interval '1 day'
+               FROM generate_series(1, 10) i"""
+        )
+    assert command(capsys, "maintain")["dead_letters_removed"] == 0
+    assert command(capsys, "maintain", "--dead_letter_days=5")["dead_letters_removed"] == 6
+
+
+def test_a_table_with_dead_rows_is_vacuumed(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    with transaction(product.pool) as connection:
+        connection.exec_driver_sql("ALTER TABLE ledger SET (autovacuum_enabled = false)")
+        connection.exec_driver_sql("INSERT INTO ledger (received, inserted) SELECT 1, 1 FROM generate_series(1, 20000)")
+        connection.exec_driver_sql("DELETE FROM ledger")
+    until = time.monotonic() + 10
+    done: list[str] = []
+    while "ledger" not in done and time.monotonic() < until:  # the statistics arrive after a while
+        done = command(capsys, "maintain")["vacuumed"]
+    assert "ledger" in done
+    with transaction(product.pool) as connection:
+        connection.exec_driver_sql("ALTER TABLE ledger RESET (autovacuum_enabled)")
+
+
+def test_only_one_maintains(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    with product.pool.connect() as connection:
+        connection.exec_driver_sql("SELECT pg_advisory_lock(1953064038)")
+        assert cli.main(["maintain"]) == 1
+        assert "Another" in capsys.readouterr().err
+        connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")
+
+
+def test_compressing_what_is_still_corrected_is_refused(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["maintain", "--horizon_s=864000"]) == 2
+    assert "--compress_after_days=7 is within" in capsys.readouterr().err
+
+
+def test_old_chunks_become_columnar(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    if not product.number("SELECT count(*) FROM pg_extension WHERE extname = 'timescaledb'"):
+        pytest.skip("this server has no TimescaleDB")
+    for days_ago in (1, 20, 40):
+        product.write(days_ago)
+    assert command(capsys, "maintain")["chunks_compressed"] == 2
+    product.write(20)
+    product.write(20, number=400)
+    product.settle()
+    right(product)
+    assert command(capsys, "maintain", "--retention_days=30") == {
+        "points_removed": 900,
+        "chunks_compressed": 0,
+        "ledger_rows_folded": 0,
+        "dead_letters_removed": 0,
+        "vacuumed": [],
+    }
+    right(product)
+
+
+def test_times_without_a_zone_are_refused(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["rebuild", "--from=2026-01-01T00:00:00", "--to=2026-01-02T00:00:00Z"]) == 2
+    assert "no zone" in capsys.readouterr().err
+    assert cli.main(["rebuild", "--from=2026-01-02T00:00:00Z", "--to=2026-01-02T00:00:00Z"]) == 2

@@ -1,0 +1,56 @@
+"""`tidemark delete`: removes points of a project, a source or a series, and leaves marks, so that rollups follow.
+
+Without --yes it counts them and removes nothing. A message that comes again later is stored again: stop its sender first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any, Final
+
+from tidemark.operate.arguments import add_settings, read_settings, seconds
+from tidemark.settings import DELETE
+from tidemark.store.connection import make_engine
+from tidemark.store.location import database_url
+from tidemark.store.read import Reader
+from tidemark.store.remove import Deletion
+
+STATEMENT_TIMEOUT_S: Final = 3600
+MOST_SERIES: Final = 10_000_000
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("delete", help="remove points, and let rollups follow", description=__doc__)
+    add_settings(parser, DELETE)
+    parser.add_argument("--series_project", required=True, metavar="NAME", help="project of the series")
+    parser.add_argument("--source", metavar="NAME", help="only this source")
+    parser.add_argument("--metric", metavar="NAME", help="only this metric")
+    parser.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339; default: the first point")
+    parser.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339, exclusive; default: all that follow")
+    parser.add_argument("--yes", action="store_true", help="remove them; without it they are only counted")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Count or delete."""
+    values = read_settings(arguments, DELETE)
+    start, end = seconds(arguments.start), seconds(arguments.end)
+    pool = make_engine(database_url(values), pool_size=1, statement_timeout_s=STATEMENT_TIMEOUT_S)
+    try:
+        found = Reader(pool, values.tiers_s).series(
+            arguments.series_project, arguments.source, arguments.metric, most=MOST_SERIES
+        )
+        deletion = Deletion(pool, values.tiers_s, list(found), start, end)
+        points = sum(removed.points for removed in deletion.run()) if arguments.yes else deletion.count()
+    finally:
+        pool.dispose()
+    if arguments.json:
+        print(json.dumps({"series": len(found), "points": points, "removed": arguments.yes}))  # noqa: T201
+    elif arguments.yes:
+        print(f"Removed {points:,} points of {len(found):,} series; ingest settles their rollups.")  # noqa: T201
+    else:
+        print(f"{points:,} points of {len(found):,} series would be removed: add --yes.")  # noqa: T201
+    return 0

@@ -1,0 +1,106 @@
+"""`tidemark maintain`: keeps the raw store in shape; run it from cron, beside ingest, as the tables' owner.
+
+Removes points past --retention_days (their rollups stay), turns old TimescaleDB chunks columnar, folds the ledger,
+removes old dead letters, vacuums tables with many dead rows. Safe to stop and to run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+from tidemark.errors import UsageError
+from tidemark.operate.arguments import add_settings, read_settings
+from tidemark.settings import DAY_S, MAINTAIN, Values
+from tidemark.store.connection import make_engine
+from tidemark.store.housekeeping import Housekeeping
+from tidemark.store.location import database_url
+
+STATEMENT_TIMEOUT_S: Final = 3600
+
+
+@dataclass
+class Maintained:
+    """What was done."""
+
+    points_removed: int = 0
+    chunks_compressed: int = 0
+    ledger_rows_folded: int = 0
+    dead_letters_removed: int = 0
+    vacuumed: list[str] = field(default_factory=list)
+
+
+def maintain(database: str, values: Values, now_s: float) -> Maintained:
+    """Do all that is due.
+
+    Args:
+        database: URL.
+        values: Of `MAINTAIN`.
+        now_s: Seconds since 1970, from which ages are counted.
+
+    Raises:
+        UsageError: chunks would be compressed while corrections are still expected.
+        UnavailableError, MisconfiguredError: what was done so far stands.
+    """
+    check(values)
+    done = Maintained()
+    pool = make_engine(database, pool_size=2, statement_timeout_s=STATEMENT_TIMEOUT_S)
+    try:
+        keeping = Housekeeping(pool)
+        with keeping.alone():
+            if values.retention_days:
+                largest_s = values.tiers_s[-1]
+                before_s = int(now_s - values.retention_days * DAY_S) // largest_s * largest_s
+                keeping.move_cut(before_s)
+                done.points_removed = sum(keeping.remove_points(before_s))
+            if values.compress_after_days:
+                done.chunks_compressed = keeping.compress(int(now_s - values.compress_after_days * DAY_S))
+            done.ledger_rows_folded = keeping.fold_ledger()
+            if values.dead_letter_days:
+                done.dead_letters_removed = keeping.remove_dead_letters(values.dead_letter_days)
+            done.vacuumed = keeping.vacuum()
+    finally:
+        pool.dispose()
+    return done
+
+
+def check(values: Values) -> None:
+    """Refuse to compress what still changes by design.
+
+    Raises:
+        UsageError: the delay is not longer than horizon and debounce together.
+    """
+    settled_s = values.horizon_s + values.debounce_s
+    if values.compress_after_days and values.compress_after_days * DAY_S <= settled_s:
+        raise UsageError(
+            f"--compress_after_days={values.compress_after_days} is within --horizon_s plus --debounce_s "
+            f"({settled_s:g} s): chunks would be columnar while corrections are still expected; give more days, or 0."
+        )
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "maintain", help="retention, compression, folding, vacuum; for cron", description=__doc__
+    )
+    add_settings(parser, MAINTAIN)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Maintain and say what was done."""
+    values = read_settings(arguments, MAINTAIN)
+    done = maintain(database_url(values), values, time.time())
+    if arguments.json:
+        print(json.dumps(asdict(done)))  # noqa: T201
+    else:
+        print(  # noqa: T201
+            f"Removed {done.points_removed:,} points and {done.dead_letters_removed:,} dead letters, "
+            f"compressed {done.chunks_compressed:,} chunks, folded {done.ledger_rows_folded:,} ledger rows, "
+            f"vacuumed {', '.join(done.vacuumed) or 'nothing'}."
+        )
+    return 0
