@@ -13,14 +13,14 @@ import sqlalchemy
 from sqlalchemy import URL, Connection, Engine, event
 
 from tidemark.errors import UsageError
-from tidemark.store.errors import DRIVER_ERRORS, translate
+from tidemark.store.errors import DRIVER_ERRORS, survives, translate
 
 CONNECT_TIMEOUT_S: Final = 10
 STATEMENT_TIMEOUT_S: Final = 60
 ANSWER_GRACE_S: Final = 10
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 """A peer that is gone is noticed within about 30 s."""
-_TLS_MODES: Final = ("disable", "require", "verify-ca", "verify-full")
+_TLS_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
 _URL_PARAMETERS: Final = {"application_name", "host", "sslcert", "sslkey", "sslmode", "sslrootcert"}
 _engines: dict[tuple[str, int, float], Engine] = {}
 _lock = threading.Lock()
@@ -40,7 +40,11 @@ def engine(database_url: str, pool_size: int = 6, timeout_s: float = STATEMENT_T
 
 
 def make_engine(
-    database_url: str, pool_size: int, statement_timeout_s: float, connect_timeout_s: float = CONNECT_TIMEOUT_S
+    database_url: str,
+    pool_size: int,
+    statement_timeout_s: float,
+    connect_timeout_s: float = CONNECT_TIMEOUT_S,
+    answer_grace_s: float = ANSWER_GRACE_S,
 ) -> Engine:
     """A pool of its own.
 
@@ -48,8 +52,9 @@ def make_engine(
         database_url: postgresql://user:password@host:port/name, with libpq's `sslmode`, `sslrootcert`, `sslcert`,
             `sslkey`, `host` (the directory of a Unix socket) and `application_name` after a question mark.
         pool_size: Most connections.
-        statement_timeout_s: Bounds each statement on the server, and each wait for an answer a little above.
+        statement_timeout_s: Bounds each statement on the server.
         connect_timeout_s: Bounds the connecting.
+        answer_grace_s: How much longer an answer is waited for, before the server is taken for dead.
 
     Raises:
         UsageError: the URL cannot be read.
@@ -75,15 +80,14 @@ def make_engine(
     )
 
     def connected(connection: Any, _record: Any) -> None:
-        _set_up_socket(connection._usock, statement_timeout_s)  # noqa: SLF001  # pg8000 has no public way to its socket
+        _set_up_socket(connection._usock, statement_timeout_s + answer_grace_s)  # noqa: SLF001  # pg8000 has no public way to its socket
 
     event.listen(made, "connect", connected)
     return made
 
 
-def _set_up_socket(usock: Any, statement_timeout_s: float) -> None:
-    """The server's own timeout answers before the socket's, unless nobody is there any more."""
-    usock.settimeout(statement_timeout_s + ANSWER_GRACE_S)
+def _set_up_socket(usock: Any, timeout_s: float) -> None:
+    usock.settimeout(timeout_s)
     if usock.family == socket.AF_UNIX:
         return
     # pg8000 never sets this one: without it every COPY waits about 40 ms for a delayed acknowledgement
@@ -115,17 +119,17 @@ def _read_url(database_url: str) -> tuple[URL, dict[str, Any]]:
     return url.set(drivername="postgresql+pg8000", query={}), arguments
 
 
-def tls_context(given: Mapping[str, str]) -> ssl.SSLContext | None:
-    """The TLS that libpq's parameters ask for; None: none, which is what leaving `sslmode` out means.
+def tls_context(given: Mapping[str, str]) -> ssl.SSLContext | bool | None:
+    """The TLS that libpq's parameters ask for, as pg8000 takes it: False is none, None is as the server likes.
 
     Raises:
         UsageError: an unknown mode, or a file that cannot be read.
     """
-    mode = given.get("sslmode", "disable")
+    mode = given.get("sslmode", "prefer")
     if mode not in _TLS_MODES:
         raise UsageError(f"--database_url: sslmode is one of {', '.join(_TLS_MODES)}, not {mode!r}.")
-    if mode == "disable":
-        return None
+    if mode in ("disable", "prefer"):
+        return None if mode == "prefer" else False
     try:
         context = ssl.create_default_context(cafile=given.get("sslrootcert"))
         if "sslcert" in given:
@@ -155,9 +159,9 @@ def transaction(pool: Engine, isolation: str = "READ COMMITTED") -> Iterator[Con
             try:
                 with connection.begin():
                     yield connection
-            except DRIVER_ERRORS:
-                # the connection's state is unknown after a broken socket and not worth asking for after an error
-                connection.invalidate()
+            except DRIVER_ERRORS as error:
+                if not survives(error):
+                    connection.invalidate()
                 raise
     except DRIVER_ERRORS as error:
         raise translate(error) from error

@@ -85,10 +85,20 @@ def kind(code: str) -> Kind:
 
 def sqlstate(error: BaseException) -> str:
     """The SQLSTATE that the server gave, or an empty text when the connection broke."""
+    return _fields(error).get("C", "")
+
+
+def survives(error: BaseException) -> bool:
+    """The server told the error and goes on serving the connection; after any other its state is unknown."""
+    return _fields(error).get("V") == "ERROR"
+
+
+def _fields(error: BaseException) -> dict[str, str]:
+    """https://www.postgresql.org/docs/current/protocol-error-fields.html"""
     cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     if isinstance(cause, pg8000.exceptions.DatabaseError) and cause.args and isinstance(cause.args[0], dict):
-        return str(cause.args[0].get("C", ""))
-    return ""
+        return dict(cause.args[0])
+    return {}
 
 
 def translate(error: BaseException) -> TidemarkError:
