@@ -1,0 +1,9 @@
+-- What the default privileges of roles.sql leave out. Run as tidemark_owner after `tidemark migrate`; harmless to repeat.
+
+GRANT UPDATE ON points, rollups TO tidemark_writer;
+GRANT DELETE ON marks TO tidemark_writer;
+REVOKE INSERT ON retention FROM tidemark_writer;
+
+GRANT INSERT ON marks, ledger, series TO tidemark_operator;
+GRANT INSERT, UPDATE ON rollups TO tidemark_operator;
+GRANT DELETE ON points TO tidemark_operator;

@@ -1,0 +1,121 @@
+"""The roles of docs/operations do their whole job, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from sqlalchemy import Engine
+
+from tests.store.faults import START_US, block, writer
+from tidemark.errors import MisconfiguredError
+from tidemark.local.postgres import Postgres, find
+from tidemark.operate.maintain import maintain
+from tidemark.settings import MAINTAIN, read
+from tidemark.store.connection import make_engine, transaction
+from tidemark.store.migrate import migrate
+from tidemark.store.read import Reader
+from tidemark.store.rebuild import Rebuild
+from tidemark.store.remove import Deletion
+from tidemark.store.settle import Settler
+
+DOCS = Path(__file__).parents[2] / "docs" / "operations"
+TIERS_S = (60, 3600, 86_400)
+ROLES = ("owner", "writer", "operator", "reader")
+
+
+@pytest.fixture(scope="module")
+def urls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    server = Postgres(Path(tmp_path_factory.mktemp("roles")))
+    server.start()
+    psql = find().directory / "psql"
+    if not psql.exists():
+        pytest.skip("this server comes without psql")
+
+    def run(url: str, file: str) -> None:
+        variables = [argument for role in ROLES for argument in ("-v", f"{role}_password={role}-secret")]
+        subprocess.run([psql, url, "-qv", "ON_ERROR_STOP=1", *variables, "-f", DOCS / file], check=True)
+
+    base = sqlalchemy.make_url(server.url())
+    run(server.url(), "roles.sql")
+    found = {
+        role: base.set(username=f"tidemark_{role}", password=f"{role}-secret").render_as_string(False) for role in ROLES
+    }
+    migrate(found["owner"])
+    run(found["owner"], "grants.sql")
+    run(found["owner"], "grants.sql")
+    yield found
+    server.stop()
+    server.purge()
+
+
+@pytest.fixture
+def as_role(urls: dict[str, str]) -> Iterator[Callable[[str], Engine]]:
+    made: list[Engine] = []
+
+    def connect(role: str) -> Engine:
+        made.append(make_engine(urls[role], 2, 10))
+        return made[-1]
+
+    yield connect
+    for one in made:
+        one.dispose()
+
+
+def settle(pool: Engine) -> int:
+    settler = Settler(pool, TIERS_S, 0)
+    rows = 0
+    while found := list(settler.due(everything=True)):
+        for settled in found:
+            settler.forget(settled.mark_ids)
+            rows += len(settled.rows)
+    return rows
+
+
+def test_each_does_its_job(urls: dict[str, str], as_role: Callable[[str], Engine]) -> None:
+    made = writer(as_role("writer"))
+    made.write(block(0))
+    made.write(block(1))  # overlaps: staged and merged
+    newer = block(1)
+    newer.points["publish_time"] += 1
+    assert made.write(newer).overwritten > 0
+    assert settle(as_role("writer"))
+    reader = Reader(as_role("reader"), TIERS_S)
+    found = reader.series("faults")
+    assert len(found) == 10
+    day = START_US // 86_400_000_000 * 86_400_000_000
+    counts = reader.buckets(list(found), day, day + 86_400_000_000, 86_400, ["count"])["count"]
+    assert counts.sum() == 1000
+    operator = as_role("operator")
+    assert Rebuild(operator, TIERS_S, START_US // 1_000_000, START_US // 1_000_000 + 1).mark() == 3
+    assert sum(removed.points for removed in Deletion(operator, TIERS_S, [next(iter(found))], None, None).run()) == 100
+    assert settle(as_role("writer"))
+    assert reader.buckets(list(found), day, day + 86_400_000_000, 86_400, ["count"])["count"].sum() == 900
+    values = read(MAINTAIN, {"retention_days": "1"}, environment={})
+    assert maintain(urls["owner"], values, START_US / 1e6 + 10 * 86_400).points_removed == 900
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("writer", "DROP TABLE points"),
+        ("writer", "TRUNCATE points"),
+        ("writer", "DELETE FROM points"),
+        ("writer", "UPDATE retention SET removed_before = now()"),
+        ("writer", "UPDATE ledger SET received = 0"),
+        ("writer", "DELETE FROM dead_letters"),
+        ("writer", "CREATE TABLE mine (x int)"),
+        ("operator", "TRUNCATE points"),
+        ("operator", "UPDATE points SET value = 0"),
+        ("operator", "DELETE FROM ledger"),
+        ("reader", "INSERT INTO marks (tier_s, window_from, window_to, ready_at) VALUES (60, now(), now(), now())"),
+        ("reader", "CREATE TEMPORARY TABLE mine (x int)"),
+        ("reader", "DELETE FROM points"),
+    ],
+)
+def test_and_nothing_else(as_role: Callable[[str], Engine], role: str, statement: str) -> None:
+    with pytest.raises(MisconfiguredError, match="42501"), transaction(as_role(role)) as connection:
+        connection.exec_driver_sql(statement)
