@@ -11,12 +11,11 @@ together, what an empty pipeline costs taken off. `merge`: the algebra alone.
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import apache_beam as beam
 import msgspec
@@ -29,10 +28,10 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP, Duration, Timestamp
 
 from tidemark.local.prism import find_or_build, wrapper
 from tidemark.settings import INGEST, read
-from tidemark.wire.block import BLOCK_POINTS, Block, SeriesKey, winners
+from tidemark.wire.block import Block, Columns, SeriesKey, winners
 from tidemark.wire.decode import Decoder, Limits
 from tidemark.wire.message import Message
-from tidemark.wire.summary import MICROSECONDS, POINT, summarise
+from tidemark.wire.summary import MICROSECONDS, summarise
 from transforms.decode import DecodeMessages
 from transforms.preview import Preview
 from transforms.source import FOR_EVER
@@ -73,7 +72,7 @@ def pull(first: int, a_message: int, series: int) -> list[Message]:
 class Feed(beam.DoFn):
     """Prepared pulls, a few a bundle, with a watermark; they are made before the clock starts."""
 
-    pulls: list[list[Message]] = []
+    pulls: ClassVar[list[list[Message]]] = []
 
     @beam.DoFn.unbounded_per_element()
     def process(
@@ -202,8 +201,6 @@ def limit() -> float:
     """The same work in a loop: CPU seconds."""
     began = time.process_time()
     decoder, ids, state = Decoder(Limits()), dict[SeriesKey, int](), list[np.ndarray]()
-    from tidemark.wire.block import Columns
-
     window = START_US
     for messages in Feed.pulls:
         columns = Columns()

@@ -21,6 +21,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from pipelines import template
+from tidemark.operate import reference
 
 ROOT: Final = Path(__file__).parents[1]
 _BUILT_IN: Final = {"PROJECT_ID", "BUILD_ID", "LOCATION"}
@@ -32,6 +33,14 @@ def metadata(root: Path) -> Iterator[str]:
     path = root / "templates" / "metadata.json"
     if path.read_text() != template.text():
         yield "templates/metadata.json is stale: python -m pipelines.template > templates/metadata.json"
+
+
+def reference_pages(root: Path) -> Iterator[str]:
+    """The reference pages say what the code does."""
+    for name, text in reference.pages().items():
+        path = root / "docs" / "reference" / name
+        if not path.exists() or path.read_text() != text:
+            yield f"docs/reference/{name} is stale: python -m tidemark.operate.reference docs/reference"
 
 
 def gcloud_takes_metadata(root: Path) -> Iterator[str]:
@@ -262,7 +271,7 @@ assert tidemark.store.migrate.newest()
 """
 
 CHECKS: Final[dict[str, tuple[Callable[[Path], Iterator[str]], ...]]] = {
-    "files": (metadata, cloudbuild, terraform, copies, dockerfile, lock),
+    "files": (metadata, reference_pages, cloudbuild, terraform, copies, dockerfile, lock),
     "image": (copies, dockerfile, lock, installs),
     "tools": (gcloud_takes_metadata, terraform_itself),
 }

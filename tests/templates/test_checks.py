@@ -53,6 +53,8 @@ def test_the_image_installs_in_a_fresh_environment(tree: Path) -> None:
 
 BROKEN: dict[str, tuple[Check, str, str, str, str]] = {
     "a parameter's default": (checks.metadata, "templates/metadata.json", '"120"', '"121"', "stale"),
+    "a setting's bound": (checks.reference_pages, "docs/reference/settings.md", "2 to 100", "2 to 101", "settings.md"),
+    "an SQLSTATE": (checks.reference_pages, "docs/reference/database-errors.md", "53100", "53101", "database-errors"),
     "a parameter's help": (checks.gcloud_takes_metadata, "templates/metadata.json", '"helpText"', '"help"', "gcloud"),
     "a step's script": (checks.cloudbuild, "cloudbuild.yaml", "scripts/test", "scripts/tests", "scripts/tests"),
     "a step's file": (checks.cloudbuild, "cloudbuild.yaml", "templates/metadata.json", "templates/meta.json", "meta"),

@@ -1,0 +1,96 @@
+"""The reference pages that are made from the code: `python -m tidemark.operate.reference docs/reference`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from tidemark import settings
+from tidemark.settings import Setting
+from tidemark.store import errors
+
+_NOTE: Final = "<!-- Made from the code by `python -m tidemark.operate.reference docs/reference`: change it there. -->"
+TAKEN_BY: Final[dict[str, tuple[Setting, ...]]] = {
+    "pipelines.ingest": settings.INGEST,
+    "migrate": settings.STORE,
+    "verify": settings.VERIFY,
+    "rebuild": settings.REBUILD,
+    "delete": settings.DELETE,
+    "maintain": settings.MAINTAIN,
+}
+
+
+def pages() -> dict[str, str]:
+    """The text of each page by its file name."""
+    return {"settings.md": _text(_settings()), "database-errors.md": _text(_database_errors())}
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+def _settings() -> Iterator[str]:
+    yield "# Settings"
+    yield ""
+    yield _NOTE
+    yield ""
+    yield (
+        "Each is an option (`--name=value`) of the commands named and an environment variable; the command line wins. "
+        "`tidemark preflight` takes those of the stores and of Pub/Sub. What is *local* means nothing on Dataflow; what is "
+        "*secret* is never shown, logged or sent with a job."
+    )
+    yield ""
+    yield "| option, variable | default | bounds | what it does | taken by |"
+    yield "|---|---|---|---|---|"
+    every: dict[str, Setting] = {s.name: s for taken in TAKEN_BY.values() for s in taken}
+    for setting in every.values():
+        takers = ", ".join(f"`{name}`" for name, taken in TAKEN_BY.items() if setting in taken)
+        marks = "".join(f" *{mark}*" for mark in ("local", "secret") if getattr(setting, mark))
+        default = f"`{setting.default}`" if setting.default is not None else "–"
+        yield (
+            f"| `--{setting.name}`{marks}<br>`{setting.variable}` | {default} | {_bounds(setting)} | "
+            f"{setting.help.replace('|', chr(92) + '|')} | {takers} |"
+        )
+
+
+def _bounds(setting: Setting) -> str:
+    if setting.choices:
+        return ", ".join(f"`{choice}`" for choice in setting.choices)
+    if setting.low is not None and setting.high is not None:
+        return f"{setting.low:,.10g} to {setting.high:,.10g}"
+    return setting.shape or "–"
+
+
+def _database_errors() -> Iterator[str]:
+    yield "# What is done about each database error"
+    yield ""
+    yield _NOTE
+    yield ""
+    yield (
+        "By [SQLSTATE](https://www.postgresql.org/docs/current/errcodes-appendix.html); a full code goes before its class. "
+        "Nothing is acknowledged before it is committed, so waiting loses nothing. "
+        "`23505` is no error: the block is merged instead."
+    )
+    yield ""
+    yield "| SQLSTATE | name | what is done |"
+    yield "|---|---|---|"
+    for state in errors.STATES:
+        code = f"{state.code}xxx" if len(state.code) == 2 else state.code
+        yield f"| `{code}` | {state.name} | {state.kind.value} |"
+    yield f"| – | the connection broke, or nobody answers in time | {errors.LOST.value} |"
+    yield f"| others | | {errors.OTHERS.value} |"
+
+
+def main() -> int:
+    """Write the pages into the directory that is given."""
+    directory = Path(sys.argv[1])
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (directory / name).write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
