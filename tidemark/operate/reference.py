@@ -48,7 +48,7 @@ def _settings() -> Iterator[str]:
     for setting in every.values():
         takers = ", ".join(f"`{name}`" for name, taken in TAKEN_BY.items() if setting in taken)
         marks = "".join(f" *{mark}*" for mark in ("local", "secret") if getattr(setting, mark))
-        default = f"`{setting.default}`" if setting.default is not None else "–"
+        default = f"`{setting.default}`" if setting.default is not None else "none"
         yield (
             f"| `--{setting.name}`{marks}<br>`{setting.variable}` | {default} | {_bounds(setting)} | "
             f"{setting.help.replace('|', chr(92) + '|')} | {takers} |"
@@ -60,7 +60,7 @@ def _bounds(setting: Setting) -> str:
         return ", ".join(f"`{choice}`" for choice in setting.choices)
     if setting.low is not None and setting.high is not None:
         return f"{setting.low:,.10g} to {setting.high:,.10g}"
-    return setting.shape or "–"
+    return setting.shape or ""
 
 
 def _database_errors() -> Iterator[str]:
@@ -79,7 +79,7 @@ def _database_errors() -> Iterator[str]:
     for state in errors.STATES:
         code = f"{state.code}xxx" if len(state.code) == 2 else state.code
         yield f"| `{code}` | {state.name} | {state.kind.value} |"
-    yield f"| – | the connection broke, or nobody answers in time | {errors.LOST.value} |"
+    yield f"| none | the connection broke, or nobody answers in time | {errors.LOST.value} |"
     yield f"| others | | {errors.OTHERS.value} |"
 
 

@@ -146,19 +146,36 @@ def tls_context(given: Mapping[str, str]) -> ssl.SSLContext | bool | None:
 
 
 @contextmanager
+def single_statement(pool: Engine) -> Iterator[Connection]:
+    """A connection whose statements commit by themselves: for one that reads, two round trips less.
+
+    Raises:
+        UnavailableError, MisconfiguredError: see `tidemark.store.errors`.
+    """
+    with _translated(pool) as connection:
+        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+
+@contextmanager
 def transaction(pool: Engine, isolation: str = "READ COMMITTED") -> Iterator[Connection]:
     """A transaction that commits at the end, or rolls back and raises a Tidemark error.
 
     Raises:
         UnavailableError, MisconfiguredError, RefusedError: see `tidemark.store.errors`.
     """
+    with _translated(pool) as connection:
+        if isolation != "READ COMMITTED":
+            connection.execution_options(isolation_level=isolation)
+        with connection.begin():
+            yield connection
+
+
+@contextmanager
+def _translated(pool: Engine) -> Iterator[Connection]:
     try:
         with pool.connect() as connection:
-            if isolation != "READ COMMITTED":
-                connection.execution_options(isolation_level=isolation)
             try:
-                with connection.begin():
-                    yield connection
+                yield connection
             except DRIVER_ERRORS as error:
                 if not survives(error):
                     connection.invalidate()

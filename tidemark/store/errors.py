@@ -94,7 +94,7 @@ def survives(error: BaseException) -> bool:
 
 
 def _fields(error: BaseException) -> dict[str, str]:
-    """https://www.postgresql.org/docs/current/protocol-error-fields.html"""
+    """What the server said, by the letters of https://www.postgresql.org/docs/current/protocol-error-fields.html ."""
     cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     if isinstance(cause, pg8000.exceptions.DatabaseError) and cause.args and isinstance(cause.args[0], dict):
         return dict(cause.args[0])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from sqlalchemy import Engine
 
 from tidemark.errors import UsageError
-from tidemark.store.connection import transaction
+from tidemark.store.connection import single_statement
 from tidemark.store.copy import TIMES, copy_out
 from tidemark.store.fold import MEAN_OF_WIDE, OF_ROLLUPS, SUMMARY, base_window, of_points
 from tidemark.wire.block import SeriesKey
@@ -60,7 +60,7 @@ class Reader:
         Raises:
             UnavailableError, MisconfiguredError: the database could not be asked.
         """
-        with transaction(self.pool) as connection:
+        with single_statement(self.pool) as connection:
             rows = connection.exec_driver_sql(_SERIES, (project, source, source, metric, metric, most)).all()
         return {row[0]: SeriesKey(*row[1:]) for row in rows}
 
@@ -71,7 +71,7 @@ class Reader:
             UnavailableError, MisconfiguredError: the database could not be asked.
         """
         while start_us < end_us:
-            with transaction(self.pool) as connection:
+            with single_statement(self.pool) as connection:
                 bounds = (series_id, moment(start_us), moment(end_us), page)
                 rows = connection.exec_driver_sql(_POINTS, bounds).all()
             for row in rows:
@@ -122,7 +122,7 @@ class Reader:
         if not len(series_ids) or start_us >= end_us:
             return np.empty(0, dtype)
         query = _Query(self.tiers_s, tuple(series_ids), start_us, end_us, interval_s, chosen, origin_us)
-        with transaction(self.pool) as connection:
+        with single_statement(self.pool) as connection:
             return copy_out(connection, query.sql(), dtype, times=TIMES | {"start"})
 
 
