@@ -32,5 +32,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith("TIDEMARK_") and name != "TIDEMARK_TEST_EXAMPLES":
+        if name.startswith("TIDEMARK_") and name not in ("TIDEMARK_TEST_EXAMPLES", "TIDEMARK_POSTGRES_BIN"):
             monkeypatch.delenv(name)

@@ -27,6 +27,7 @@ PRIVILEGES: Final = {
     "series": "SELECT INSERT",
     "dead_letters": "SELECT INSERT",
     "ledger": "SELECT INSERT",
+    "retention": "SELECT",
 }
 """What ingest does with each table."""
 _REMEDIES: Final = {
@@ -138,7 +139,7 @@ def _privileges(connection: Connection) -> Iterator[Finding]:
         missing.append("TEMPORARY on the database")
     if missing:
         told = ", ".join(missing[:4]) + (f" and {len(missing) - 4} more" if len(missing) > 4 else "")
-        yield refused("privileges", f"missing: {told}", "GRANT them to this user")
+        yield refused("privileges", f"missing: {told}", "GRANT them to this user: docs/operations/grants.sql")
     else:
         yield passed("privileges", "enough")
 
