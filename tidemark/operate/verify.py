@@ -20,6 +20,7 @@ from tidemark.operate.report import Report, text
 from tidemark.settings import VERIFY, require
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.location import database_url
+from tidemark.store.settle import WORK_MEM
 
 STATEMENT_TIMEOUT_S: Final = 3600
 GRACE_S: Final = 30
@@ -54,6 +55,7 @@ def verify(
     try:
         report = Report()
         with transaction(pool, "REPEATABLE READ") as connection:
+            connection.exec_driver_sql("SELECT set_config('work_mem', %s, true)", (WORK_MEM,))
             whole = start is None and end is None
             within = limits(connection, tiers_s[-1], start, end)
             check_marks(connection, report, grace_s)

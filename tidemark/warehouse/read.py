@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -103,9 +104,14 @@ ORDER BY emitted_at, revision"""
 def _rows(client: bigquery.Client, query: str, parameters: list[Any]) -> Iterator[Rollup]:
     config = bigquery.QueryJobConfig(query_parameters=parameters)
     try:
-        for row in client.query(query, job_config=config, timeout=60).result(page_size=10_000):
-            # by index: `row.values()` copies every value deeply, which costs as much as all the rest
-            values: list[Any] = [microseconds(v) if isinstance(v, datetime) else v for v in row]
-            yield Rollup(*values)
+        pages = client.query(query, job_config=config, timeout=60).result(page_size=10_000).pages
+        with ThreadPoolExecutor(1) as ahead:  # the next page comes while this one is looked at
+            coming = ahead.submit(next, pages, None)
+            while (page := coming.result()) is not None:
+                coming = ahead.submit(next, pages, None)
+                for row in page:
+                    # by index: `row.values()` copies every value deeply, which costs as much as all the rest
+                    values: list[Any] = [microseconds(v) if isinstance(v, datetime) else v for v in row]
+                    yield Rollup(*values)
     except (GoogleAPICallError, RetryError, RequestException, GoogleAuthError) as error:
         raise translate(error) from error
