@@ -135,3 +135,25 @@ def test_a_point_that_the_database_refuses_becomes_a_dead_letter_and_its_neighbo
     with transaction(pool) as connection:
         assert connection.exec_driver_sql("SELECT data FROM dead_letters").scalar_one()
         assert totals(connection).unbalanced == 0
+
+
+def test_a_writer_merges_at_once_while_blocks_overlap_and_copies_again_when_they_do_not(pool: Engine) -> None:
+    writer = Writer(pool, SeriesCache(pool), Policy(60, 0, 0))
+
+    def block(number: int) -> Block:
+        rows = [(0, BASE_US + (number * 50 + i) * 1000, BASE_US, 1.0) for i in range(50)]
+        return Block([SeriesKey("p", "habit", "m")], np.array(rows, POINT))
+
+    for number in range(4):
+        writer.write(block(number))
+    assert not writer.habit.merges()
+    for number in (0, 1, 2, 3, 0, 1):
+        writer.write(block(number))
+    assert writer.habit.merges()
+    for number in range(4, 10):
+        assert writer.write(block(number)).inserted == 50
+    assert not writer.habit.merges()
+    with transaction(pool) as connection:
+        ledger = totals(connection)
+        assert connection.exec_driver_sql("SELECT count(*) FROM points").scalar_one() == 500 == ledger.inserted
+    assert (ledger.ignored, ledger.unbalanced) == (300, 0)

@@ -7,18 +7,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from tidemark import settings
-from tidemark.settings import Setting
+from tidemark.settings import DELETE, INGEST, MAINTAIN, REBUILD, STORE, VERIFY, Setting
 from tidemark.store import errors
 
 _NOTE: Final = "<!-- Made from the code by `python -m tidemark.operate.reference docs/reference`: change it there. -->"
 TAKEN_BY: Final[dict[str, tuple[Setting, ...]]] = {
-    "pipelines.ingest": settings.INGEST,
-    "migrate": settings.STORE,
-    "verify": settings.VERIFY,
-    "rebuild": settings.REBUILD,
-    "delete": settings.DELETE,
-    "maintain": settings.MAINTAIN,
+    "pipelines.ingest": INGEST,
+    "migrate": STORE,
+    "verify": VERIFY,
+    "rebuild": REBUILD,
+    "delete": DELETE,
+    "maintain": MAINTAIN,
 }
 
 
