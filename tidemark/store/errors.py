@@ -42,6 +42,11 @@ class State(NamedTuple):
 STATES: Final = (
     State("08", "connection_exception, the whole class", Kind.TRANSIENT),
     State("22", "data_exception, the whole class", Kind.PERMANENT),
+    State(
+        "22P03",
+        "invalid_binary_representation: a column has another type than the migrations gave it",
+        Kind.MISCONFIGURED,
+    ),
     State("23502", "not_null_violation", Kind.PERMANENT),
     State("23514", "check_violation", Kind.PERMANENT),
     State("25006", "read_only_sql_transaction: a standby, or a primary that was demoted", Kind.TRANSIENT),
