@@ -5,13 +5,15 @@
 `ours`: decode → number the series → shards → `Preview`, from a source in the worker whose event time goes a hundred
 times as fast as the clock; beside it naive Beam (an element a point, `FixedWindows` and `CombinePerKey`) on a tenth
 of the points, and the limit script (msgspec and numpy in a loop, no Beam). Points a CPU second, Python and engine
-together, what an empty pipeline costs taken off. `merge`: the algebra alone.
+together, what an empty pipeline costs taken off. `merge`: the algebra alone, one thread.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
+import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -31,15 +33,16 @@ from tidemark.settings import INGEST, read
 from tidemark.wire.block import Block, Columns, SeriesKey, winners
 from tidemark.wire.decode import Decoder, Limits
 from tidemark.wire.message import Message
-from tidemark.wire.summary import MICROSECONDS, summarise
+from tidemark.wire.summary import MICROSECONDS, POINT, summarise
+from tidemark.wire.window import WindowState
 from transforms.decode import DecodeMessages
-from transforms.preview import Preview
+from transforms.preview import Preview, block_of
 from transforms.source import FOR_EVER
 from transforms.write_raw import by_shard
 
 START_US = 1_767_225_600 * MICROSECONDS
-POINTS_A_SECOND = 5_000
-"""Of event time: 300,000 in a window."""
+POINTS_A_SECOND = 10_000
+"""Of event time: 600,000 in a window."""
 PULL_POINTS = 10_000
 VALUES = read(INGEST, {}, environment={})
 
@@ -104,7 +107,7 @@ class Shards(beam.DoFn):
 
     def process(self, block: Block) -> Iterator[TimestampedValue]:
         for shard, start, points in by_shard(numbered(block, self._ids), VALUES.tiers_s[0], VALUES.shards):
-            yield TimestampedValue((shard, points.tobytes()), Timestamp(micros=start))
+            yield TimestampedValue((shard, block_of(points)), Timestamp(micros=start))
 
 
 def numbered(block: Block, ids: dict[SeriesKey, int]) -> np.ndarray:
@@ -224,6 +227,7 @@ def through_beam(points: int) -> dict[str, float]:
     nothing = run(ours)
     for name, a_message, series in (("single_1000", 1, 1000), ("batch_100", 500, 100), ("batch_100000", 500, 100_000)):
         Feed.pulls = [pull(first, a_message, series) for first in range(0, points, PULL_POINTS)]
+        gc.freeze()  # as `pipelines.local_run` does: the messages that wait are not looked at again and again
         Count.rows = 0
         found[name] = points / (run(ours) - nothing)
         assert Count.rows, "nothing was shown"
@@ -232,6 +236,52 @@ def through_beam(points: int) -> dict[str, float]:
         found[f"{name}_naive"] = len(Feed.pulls) * PULL_POINTS / (run(naive) - nothing)
         print({key: round(value) for key, value in found.items()}, file=sys.stderr)
     return found
+
+
+STATE_POINTS, BLOCKS, OF_SERIES = 100_000, 12, 1000
+"""A window of 60 s with a firing every 5 s: 12 firings, each with a twelfth of the points."""
+
+
+def algebra() -> dict[str, float]:
+    """Merge and summary without Beam: points a second in blocks of 10,000; many firings of a window against one."""
+    rng = np.random.default_rng(20130711)
+
+    def points(number: int) -> np.ndarray:
+        made = np.zeros(number, POINT)
+        made["series_id"] = rng.integers(0, OF_SERIES, number)
+        made["event_time"] = START_US + np.sort(rng.integers(0, 60 * MICROSECONDS, number))
+        made["publish_time"] = made["event_time"] + rng.integers(0, 5 * MICROSECONDS, number)
+        made["value"] = rng.normal(size=number)
+        return made
+
+    blocks = [points(PULL_POINTS) for _ in range(50)]
+    window = points(STATE_POINTS)
+    late = rng.random(STATE_POINTS) < 0.1  # a tenth comes with any later firing
+    firing = np.arange(STATE_POINTS) * BLOCKS // STATE_POINTS
+    firing[late] = rng.integers(firing[late], BLOCKS)
+    parts = [window[firing == i] for i in range(BLOCKS)]
+
+    def merged() -> float:
+        began = time.process_time()
+        for block in blocks:
+            summarise(winners(block).points, 60)
+        return time.process_time() - began
+
+    def fired(every: int) -> float:
+        began = time.process_time()
+        state = WindowState(60)
+        for number, part in enumerate(parts, start=1):
+            state.add(part)
+            if number % every == 0:
+                state.rollups()
+        return time.process_time() - began
+
+    rounds = [(merged(), fired(BLOCKS), fired(1)) for _ in range(9)]
+    return {
+        "merge_points_a_s": statistics.median(len(blocks) * PULL_POINTS / m for m, _, _ in rounds),
+        "one_firing_ms": statistics.median(one for _, one, _ in rounds) * 1000,
+        "all_firings_to_one": statistics.median(many / one for _, one, many in rounds),
+    }
 
 
 def main() -> int:
@@ -248,6 +298,13 @@ def main() -> int:
             "single_1000": (found["single_1000"], ">=", 60_000),
             "batch_100": (found["batch_100"], ">=", 200_000),
             "batch_100000": (found["batch_100000"], ">=", 200_000),
+        }
+    if "merge" in arguments.cases:
+        found = {name: round(value, 2) for name, value in algebra().items()}
+        figures["algebra"] = found
+        bars |= {
+            "merge_points_a_s": (found["merge_points_a_s"], ">=", 4_000_000),
+            "all_firings_to_one": (found["all_firings_to_one"], "<=", 2),
         }
     return rig.finish("preview", figures, bars)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 import signal
@@ -56,6 +57,7 @@ def run(start: Callable[[], Any], values: Values) -> int:
     _check(store, values, stopping)
     watcher = threading.Thread(target=_watch, args=(stopping, values), name="watch", daemon=True)
     watcher.start()
+    gc.freeze()  # what Beam has built up to here stays for ever: the collector need not look at it again
     _supervise(start, stopping)
     _settle_the_rest(store, warehouse, everything=bool(values.stop_when_idle_s))
     READING.close()

@@ -5,7 +5,9 @@ The policy, all of it:
   does not grow with the number of series; the value is a block of points.
 - A window fires early, every `early_s` of processing time, as long as it is open; on time, when the watermark passes
   its end; late, at most every `early_s`, until the allowed lateness has passed.
-- Each firing shows everything the window has seen (accumulating), duplicates and overwritten points resolved.
+- Each firing shows everything the window has seen (accumulating), duplicates and overwritten points resolved. The
+  engine brings all blocks of the window again; a process remembers what it has folded, and sorts only what is new.
+- A row whose numbers have not changed since BigQuery acknowledged the last one is not written again (`shown`).
 - Later points have no preview. They are counted where their own time is known, before the window, since every engine
   drops them in silence.
 - Previews owe nobody anything: a settled row beats every one of them, and nothing but a label rests on the pane.
@@ -13,8 +15,13 @@ The policy, all of it:
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+import uuid
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import apache_beam as beam
@@ -23,9 +30,14 @@ from apache_beam.transforms import trigger
 from apache_beam.transforms.window import FixedWindows
 from apache_beam.utils.windowed_value import PaneInfoTiming
 
-from tidemark.wire.block import winners
-from tidemark.wire.summary import POINT, summarise
+from tidemark.wire.summary import POINT, Points
+from tidemark.wire.window import WindowState
 from transforms.rollup_batch import RollupBatch
+
+BLOCK_NAME: Final = 8
+"""Random bytes before the points of a block, by which a firing knows what it has seen."""
+WINDOW_POINTS: Final = 2_000_000
+"""Remembered between firings by one process, about 40 bytes each."""
 
 PANES: Final = {
     PaneInfoTiming.EARLY: "early",
@@ -35,9 +47,14 @@ PANES: Final = {
 }
 
 
+def block_of(points: Points) -> bytes:
+    """Points of one shard and base window, as `Preview` takes them."""
+    return os.urandom(BLOCK_NAME) + points.tobytes()
+
+
 @dataclass(eq=False)
 class Preview(beam.PTransform):
-    """(shard, points of one base window) to `RollupBatch`es of early, on-time and late rows.
+    """(shard, `block_of` points of one base window) to `RollupBatch`es of early, on-time and late rows.
 
     Args:
         base_s: Length of the base tier's windows in seconds.
@@ -53,7 +70,7 @@ class Preview(beam.PTransform):
         super().__init__()
 
     def expand(self, points: Any) -> Any:
-        """Window, fold, label."""
+        """Window, collect, fold."""
         return (
             points
             | "window"
@@ -65,38 +82,88 @@ class Preview(beam.PTransform):
                 accumulation_mode=trigger.AccumulationMode.ACCUMULATING,
                 allowed_lateness=self.lateness_s,
             )
-            | "fold" >> beam.CombinePerKey(Fold(self.base_s)).with_output_types(tuple[int, bytes])
-            | "label" >> beam.ParDo(_Label()).with_output_types(RollupBatch)
+            | "collect" >> beam.GroupByKey()
+            | "fold" >> beam.ParDo(_Fold(self.base_s, self.early_s, self.lateness_s)).with_output_types(RollupBatch)
         )
 
 
-class Fold(beam.CombineFn):
-    """Points to rollup rows. Blocks are only collected until a firing: one sort of what the window has, not of each."""
+@dataclass
+class _Kept:
+    """The state of one window of one shard, and the names of the blocks that are in it."""
 
-    def __init__(self, base_s: int) -> None:
-        self._base_s = base_s
-
-    def create_accumulator(self) -> list[bytes]:
-        return []
-
-    def add_input(self, blocks: list[bytes], block: bytes) -> list[bytes]:
-        blocks.append(block)
-        return blocks
-
-    def merge_accumulators(self, accumulators: Iterable[list[bytes]]) -> list[bytes]:
-        return [block for blocks in accumulators for block in blocks]
-
-    def compact(self, blocks: list[bytes]) -> list[bytes]:
-        """One block, before the accumulator travels."""
-        return [b"".join(blocks)] if len(blocks) > 1 else blocks
-
-    def extract_output(self, blocks: list[bytes]) -> bytes:
-        points = winners(np.frombuffer(b"".join(blocks), POINT)).points
-        return summarise(points, self._base_s).tobytes()
+    state: WindowState
+    seen: set[bytes] = field(default_factory=set)
+    touched: float = 0.0
 
 
-class _Label(beam.DoFn):
-    def process(self, element: tuple[int, bytes], pane: Any = beam.DoFn.PaneInfoParam) -> Iterator[RollupBatch]:
-        _shard, rows = element
-        if rows:
-            yield RollupBatch(rows, PANES[pane.timing], [], 0)
+class Windows:
+    """The states that this process remembers between firings; what it forgets is folded again from its blocks.
+
+    A state is taken out while it is in use: a second thread with the same window makes another one.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept: OrderedDict[tuple[str, int, int], _Kept] = OrderedDict()
+        self._points = 0
+        self._lock = threading.Lock()
+
+    def take(self, key: tuple[str, int, int], base_s: int) -> _Kept:
+        """The state of (pipeline, shard, window start), or an empty one."""
+        with self._lock:
+            kept = self._kept.pop(key, None)
+            if kept is not None:
+                self._points -= len(kept.state)
+        return kept or _Kept(WindowState(base_s))
+
+    def keep(self, key: tuple[str, int, int], kept: _Kept, for_s: float) -> None:
+        """Remember a state; forget those not touched for `for_s`, and the oldest beyond the limit."""
+        now = time.monotonic()
+        kept.touched = now
+        with self._lock:
+            self._points += len(kept.state)
+            replaced = self._kept.pop(key, None)
+            if replaced is not None:
+                self._points -= len(replaced.state)
+            self._kept[key] = kept
+            while self._kept:
+                oldest = next(iter(self._kept))
+                if self._points <= self._limit and self._kept[oldest].touched > now - for_s:
+                    break
+                self._points -= len(self._kept.pop(oldest).state)
+
+
+_WINDOWS: Final = Windows(WINDOW_POINTS)
+
+
+@dataclass(eq=False)
+class _Fold(beam.DoFn):
+    """Everything a window has seen to its rows; sorted is only what this process has not seen yet."""
+
+    base_s: int
+    early_s: int
+    lateness_s: float
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._pipeline = uuid.uuid4().hex
+
+    def process(
+        self,
+        element: tuple[int, Iterable[bytes]],
+        window: Any = beam.DoFn.WindowParam,
+        pane: Any = beam.DoFn.PaneInfoParam,
+    ) -> Iterator[RollupBatch]:
+        shard, blocks = element
+        key = (self._pipeline, shard, window.start.micros)
+        kept = _WINDOWS.take(key, self.base_s)
+        for block in blocks:
+            name = block[:BLOCK_NAME]
+            if name not in kept.seen:
+                kept.seen.add(name)
+                kept.state.add(np.frombuffer(block, POINT, offset=BLOCK_NAME))
+        rows = kept.state.rollups()
+        # no firing comes later than this after the one before
+        _WINDOWS.keep(key, kept, self.base_s + self.early_s + self.lateness_s)
+        if len(rows):
+            yield RollupBatch(rows.tobytes(), PANES[pane.timing], [], 0)

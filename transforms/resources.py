@@ -18,6 +18,7 @@ from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.write import Policy, Writer
 from tidemark.warehouse.writer import RollupWriter
+from transforms.shown import Shown
 
 Resource = TypeVar("Resource")
 _made: dict[Any, Any] = {}
@@ -94,6 +95,10 @@ class Warehouse:
     def writer(self) -> RollupWriter:
         """The process's writer of rollups."""
         return _once(self, lambda: RollupWriter(self.dataset, self.endpoint, deadline_s=self.deadline_s))
+
+    def shown(self) -> Shown:
+        """What this process knows of the previews that are there."""
+        return _once(("shown", self), Shown)
 
 
 def close() -> None:

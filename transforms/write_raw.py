@@ -19,6 +19,7 @@ from tidemark.store.write import Writer, Written
 from tidemark.wire.block import Block
 from tidemark.wire.summary import MICROSECONDS, Points, windows
 from transforms.counters import count
+from transforms.preview import block_of
 from transforms.resources import Store
 
 
@@ -66,7 +67,7 @@ class _Write(beam.DoFn):
             if start / MICROSECONDS + base_s + self._config.preview_s < time.time():
                 count("beyond_previews", len(points))
             else:
-                yield TimestampedValue((shard, points.tobytes()), Timestamp(micros=start))
+                yield TimestampedValue((shard, block_of(points)), Timestamp(micros=start))
 
     def _count(self, block: Block, written: Written) -> None:
         count("received", block.received)
@@ -85,9 +86,13 @@ class _Write(beam.DoFn):
 
 def by_shard(points: Points, base_s: int, shards: int) -> Iterator[tuple[int, int, Points]]:
     """Cut points into (shard, window start in microseconds, points)."""
+    if not len(points):
+        return
     start = windows(points, base_s)
     shard = points["series_id"] % shards
-    order = np.lexsort((shard, start))
+    place = (start - start.min()) // (base_s * MICROSECONDS) * shards + shard
+    # small integers are sorted by their digits
+    order = np.argsort(place.astype(np.uint16) if int(place.max()) < 2**16 else place, kind="stable")
     start, shard, points = start[order], shard[order], points[order]
     new = np.ones(len(points), bool)
     new[1:] = (start[1:] != start[:-1]) | (shard[1:] != shard[:-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -82,9 +83,18 @@ class _Append(beam.DoFn):
         if not self._previews:
             return
         rows = np.concatenate([batch.rollups() for batch in self._previews])
-        panes = [batch.pane for batch in self._previews for _ in range(len(batch.rollups()))]
-        if self._try_append(rows, panes):
+        panes = np.repeat([batch.pane for batch in self._previews], [len(batch.rollups()) for batch in self._previews])
+        shown = self._warehouse.shown()
+        news = shown.news(rows)
+        count("previews_unchanged", len(rows) - int(np.count_nonzero(news)))
+        rows, panes = rows[news], panes[news]
+        if not len(rows):
+            return
+        if self._try_append(rows, panes.tolist()):
+            shown.acknowledged(rows)
             count("previews", len(rows))
+            for pane, number in Counter(panes.tolist()).items():
+                count(f"previews_{pane}", number)
         else:
             count("previews_dropped", len(rows))
 

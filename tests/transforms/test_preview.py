@@ -19,7 +19,7 @@ from apache_beam.transforms.window import TimestampedValue
 
 from tidemark.local.prism import find_or_build, wrapper
 from tidemark.wire.summary import POINT
-from transforms.preview import Preview
+from transforms.preview import Preview, block_of
 from transforms.rollup_batch import RollupBatch
 
 BASE_S, EARLY_S, LATENESS_S = 60, 10, 120
@@ -30,7 +30,7 @@ def points(*values: tuple[int, float, float]) -> TimestampedValue:
     """(series, seconds after START_S, value) as what the raw writer passes on: one sub-block of one base window."""
     rows = [(s, int((START_S + at) * 1e6), int((START_S + at) * 1e6) + i, v) for i, (s, at, v) in enumerate(values)]
     window = int(values[0][1]) // BASE_S * BASE_S
-    return TimestampedValue((0, np.array(rows, POINT).tobytes()), START_S + window)
+    return TimestampedValue((0, block_of(np.array(rows, POINT))), START_S + window)
 
 
 def described(batch: RollupBatch) -> list[tuple[str, int, int, int, float]]:

@@ -12,6 +12,7 @@ from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import POINT, Points
 
 BLOCK_POINTS: Final = 10_000
+_WIDEST: Final = 2**62
 
 
 class SeriesKey(NamedTuple):
@@ -69,16 +70,27 @@ class Block:
 class Columns:
     """A block that is being filled."""
 
-    keys: dict[SeriesKey, int] = field(default_factory=dict)
+    keys: list[SeriesKey] = field(default_factory=list)
     series: list[int] = field(default_factory=list)
     event_time: list[int] = field(default_factory=list)
     publish_time: list[int] = field(default_factory=list)
     value: list[float] = field(default_factory=list)
     attributes: list[bytes | None] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    _metrics: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.series) + len(self.dead_letters)
+
+    def metrics_of(self, project: str, source: str) -> dict[str, int]:
+        """The metrics of a source that are in the block, with the numbers of their series."""
+        return self._metrics.setdefault((project, source), {})
+
+    def number(self, key: SeriesKey, metrics: dict[str, int]) -> int:
+        """A number for a series that is not in the block yet; `metrics` is that of its source."""
+        metrics[key.metric] = number = len(self.keys)
+        self.keys.append(key)
+        return number
 
     def truncate(self, points: int) -> None:
         """Take back every point after the first `points`."""
@@ -94,7 +106,7 @@ class Columns:
         points["value"] = self.value
         points["value"] += 0.0  # -0.0 becomes 0.0
         attributes = self.attributes if any(a is not None for a in self.attributes) else None
-        return Block(list(self.keys), points, attributes, self.dead_letters)
+        return Block(self.keys, points, attributes, self.dead_letters)
 
 
 @dataclass(frozen=True)
@@ -121,7 +133,7 @@ def winners(points: Points, attributes: list[bytes | None] | None = None) -> Win
     Associative, commutative and idempotent up to the order of ties: the last writer wins by the server's clock,
     whatever the order and however often.
     """
-    order = np.lexsort((points["value"], points["publish_time"], points["event_time"], points["series_id"]))
+    order = _order(points)
     ordered = points[order]
     same_key = (ordered["series_id"][1:] == ordered["series_id"][:-1]) & (
         ordered["event_time"][1:] == ordered["event_time"][:-1]
@@ -139,3 +151,28 @@ def winners(points: Points, attributes: list[bytes | None] | None = None) -> Win
     index = order[keep]
     chosen = None if attributes is None else [attributes[i] for i in index.tolist()]
     return Winners(points[index], chosen, index, tied)
+
+
+def _order(points: Points) -> npt.NDArray[np.intp]:
+    """The order by (series_id, event_time, publish_time, value); of equals, as they came.
+
+    Series and time as one integer, where they fit, sort five times as fast as four columns; what shares a key is then
+    put in order by itself.
+    """
+    series, event_time = points["series_id"], points["event_time"]
+    if len(points):
+        least, width = int(event_time.min()), int(event_time.max()) - int(event_time.min()) + 1
+        first, number = int(series.min()), int(series.max()) - int(series.min()) + 1
+    if not len(points) or width * number > _WIDEST:
+        return np.lexsort((points["value"], points["publish_time"], event_time, series))
+    key = (series.astype(np.int64) - first) * width + (event_time - least)
+    order = np.argsort(key)
+    ordered = key[order]
+    same = ordered[1:] == ordered[:-1]
+    if same.any():
+        shared = np.zeros(len(order), bool)
+        shared[1:] = same
+        shared[:-1] |= same
+        some = np.sort(order[shared])
+        order[shared] = some[np.lexsort((points["value"][some], points["publish_time"][some], key[some]))]
+    return order

@@ -55,9 +55,8 @@ def summarise(points: Points, tier_s: int) -> Rollups:
     Returns:
         Shape (m,), dtype `ROLLUP`, sorted by (series_id, window_start), with revision 0 and not final.
     """
-    rows = np.zeros(0, ROLLUP)
     if not len(points):
-        return rows
+        return np.zeros(0, ROLLUP)
     start = windows(points, tier_s)
     new = np.ones(len(points), bool)
     new[1:] = (points["series_id"][1:] != points["series_id"][:-1]) | (start[1:] != start[:-1])
@@ -81,3 +80,40 @@ def summarise(points: Points, tier_s: int) -> Rollups:
     rows["last_publish_time"] = np.maximum.reduceat(published, first)
     rows["late_count"] = np.add.reduceat(published > start + tier_s * MICROSECONDS, first, dtype=np.int64)
     return rows
+
+
+def fold(rows: Rollups, tier_s: int) -> Rollups:
+    """Rollups of a tier from those of a tier below: equal to `summarise` of the points, sums within rounding.
+
+    `m2` by Chan, Golub and LeVeque's pairwise formula around the mean of the whole: the textbook difference of squares
+    would cancel.
+
+    Args:
+        rows: Shape (n,), dtype `ROLLUP`, of one tier whose length divides `tier_s`; each window of a series once.
+        tier_s: Length of a window in seconds.
+
+    Returns:
+        Shape (m,), dtype `ROLLUP`, sorted by (series_id, window_start), with revision 0 and not final.
+    """
+    rows = rows[rows["count"] > 0]
+    if not len(rows):
+        return np.zeros(0, ROLLUP)
+    rows = rows[np.lexsort((rows["window_start"], rows["series_id"]))]
+    width = tier_s * MICROSECONDS
+    start = rows["window_start"] // width * width
+    new = np.ones(len(rows), bool)
+    new[1:] = (rows["series_id"][1:] != rows["series_id"][:-1]) | (start[1:] != start[:-1])
+    at = np.flatnonzero(new)
+    found = np.zeros(len(at), ROLLUP)
+    found["series_id"], found["tier_s"], found["window_start"] = rows["series_id"][at], tier_s, start[at]
+    for name in ("count", "sum", "late_count"):
+        found[name] = np.add.reduceat(rows[name], at)
+    for name in ("min", "first_publish_time"):
+        found[name] = np.minimum.reduceat(rows[name], at)
+    for name in ("max", "last_publish_time"):
+        found[name] = np.maximum.reduceat(rows[name], at)
+    found["first"], found["last"] = rows["first"][at], rows["last"][np.append(at[1:], len(rows)) - 1]
+    mean = np.repeat(found["sum"] / found["count"], np.diff(np.append(at, len(rows))))
+    apart = rows["sum"] / rows["count"] - mean
+    found["m2"] = np.add.reduceat(rows["m2"] + rows["count"] * apart * apart, at)
+    return found
