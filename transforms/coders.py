@@ -43,7 +43,10 @@ class BlockCoder(Coder):
     def encode(self, value: Block) -> bytes:
         """Bytes of a block."""
         body = _Travelling(
-            [tuple(key) for key in value.keys], value.points.tobytes(), value.attributes, value.dead_letters
+            [(key.project, key.source, key.metric) for key in value.keys],
+            value.points.tobytes(),
+            value.attributes,
+            value.dead_letters,
         )
         return bytes([VERSION]) + _ENCODER.encode(body)
 

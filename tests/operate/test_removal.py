@@ -25,7 +25,7 @@ from tidemark.warehouse.read import latest
 from tidemark.warehouse.writer import RollupWriter
 from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.message import moment
-from tidemark.wire.summary import POINT
+from tidemark.wire.summary import POINT, ROLLUP
 
 TIERS_S = (60, 3600, 86_400)
 DAY_US = 86_400_000_000
@@ -137,6 +137,19 @@ def test_part_of_a_window_can_be_deleted(product: Product, capsys: pytest.Captur
     product.settle()
     right(product)
     assert product.shown()["b", "one", 1] == 2
+
+
+def test_a_preview_of_deleted_points_is_hidden(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    product.write(1)
+    ids = product.series.ids(KEYS)
+    previews = np.zeros(6, ROLLUP)
+    previews["series_id"], previews["tier_s"], previews["count"] = np.repeat(ids, 2), 60, 3
+    previews["window_start"] = TODAY_US - DAY_US + np.tile([0, 60_000_000], 3)
+    product.rollups.append(previews, [KEYS[i // 2] for i in range(6)], "on_time")
+    command(capsys, "delete", "--series_project=a", "--source=one", "--yes")
+    product.settle()
+    assert {key[:2] for key in product.shown(60)} == {("a", "two"), ("b", "one")}
+    right(product)
 
 
 def test_rollups_outlive_their_points(product: Product, capsys: pytest.CaptureFixture[str]) -> None:

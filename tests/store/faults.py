@@ -153,9 +153,13 @@ class Proxy:
         while True:
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._to))
             except OSError:
                 return
+            try:
+                server = socket.create_connection(("127.0.0.1", self._to))
+            except OSError:  # the server is away
+                client.close()
+                continue
             self._open += [client, server]
             threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
             threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()

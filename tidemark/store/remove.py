@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 
 from tidemark.errors import UsageError
 from tidemark.store.connection import transaction
-from tidemark.store.fold import SUMMARY, Range
+from tidemark.store.fold import SUMMARY, Range, base_window
 from tidemark.store.marks import insert_marks
 from tidemark.wire.message import microseconds, moment
 from tidemark.wire.summary import MICROSECONDS
@@ -25,10 +25,17 @@ SERIES_AT_ONCE: Final = 1_000
 
 _DELETE: Final = """
 WITH gone AS (
-    DELETE FROM points WHERE series_id = ANY(CAST(%s AS integer[])) AND event_time >= %s AND event_time < %s
-    RETURNING series_id
+    DELETE FROM points p WHERE series_id = ANY(CAST(%s AS integer[])) AND event_time >= %s AND event_time < %s
+    RETURNING series_id, event_time
+), emptied AS (
+    INSERT INTO rollups (series_id, tier_s, window_start, {names}, revision, final)
+    SELECT series_id, %s, window_start, {zeros}, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, false
+    FROM (SELECT DISTINCT p.series_id, {window} AS window_start FROM gone p ORDER BY 1, 2) w
+    ON CONFLICT DO NOTHING
 )
 SELECT series_id, count(*) FROM gone GROUP BY series_id"""
+"""A window that was never settled gets a row without points: BigQuery may show a preview of it, which nothing else
+would ever beat."""
 _COUNT: Final = """
 SELECT count(*) FROM points WHERE series_id = ANY(CAST(%s AS integer[])) AND event_time >= %s AND event_time < %s"""
 _SPAN: Final = """
@@ -42,7 +49,8 @@ UPDATE rollups SET {zeros}, revision = greatest((extract(epoch FROM clock_timest
     settled_at = now()
 WHERE series_id = ANY(CAST(%s AS integer[])) AND tier_s = %s AND window_start >= %s AND window_start < %s AND count > 0
 RETURNING series_id, extract(epoch FROM window_start)::bigint"""
-_ZEROS: Final = ", ".join(f"{name} = {'window_start' if name.endswith('_time') else 0}" for name in SUMMARY)
+_ZERO: Final = {name: "window_start" if name.endswith("_time") else "0" for name in SUMMARY}
+_ZEROS: Final = ", ".join(f"{name} = {zero}" for name, zero in _ZERO.items())
 
 
 class Removed(NamedTuple):
@@ -108,11 +116,13 @@ class Deletion:
                     yield Removed(day.start, day.end, removed)
 
     def _delete(self, day: Range, ids: list[int]) -> int:
+        base_s = self.tiers_s[0]
+        sql = _DELETE.format(names=", ".join(_ZERO), zeros=", ".join(_ZERO.values()), window=base_window(base_s))
         with transaction(self.pool) as connection:
-            gone = connection.exec_driver_sql(_DELETE, (ids, _moment(day.start), _moment(day.end))).all()
+            gone = connection.exec_driver_sql(sql, (ids, _moment(day.start), _moment(day.end), base_s)).all()
             removed = sum(int(number) for _, number in gone)
             if removed:
-                insert_marks(connection, self.tiers_s[0], [Range(day.start, day.end, series) for series, _ in gone])
+                insert_marks(connection, base_s, [Range(day.start, day.end, series) for series, _ in gone])
                 record_removed(connection, removed)
         return removed
 

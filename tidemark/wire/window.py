@@ -81,7 +81,8 @@ class WindowState:
     def _keys_of(self, points: Points) -> npt.NDArray[np.int64]:
         """Series and time of points as integers of the same order."""
         width = self._base_s * MICROSECONDS
-        return points["series_id"].astype(np.int64) * width + points["event_time"] % width
+        keys: npt.NDArray[np.int64] = points["series_id"].astype(np.int64) * width + points["event_time"] % width
+        return keys
 
     def _overwrite(self, points: Points, keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
         """Put the points that win in the place of those that are held; returns their series."""
