@@ -23,6 +23,7 @@ from transforms import resources
 from transforms.counters import count, tally
 from transforms.resources import Store, Warehouse
 from transforms.source import READING
+from transforms.write_raw import note_sources
 from transforms.write_rollups import append
 
 PROGRESS_S: Final = 2.0
@@ -59,6 +60,7 @@ def run(start: Callable[[], Any], values: Values) -> int:
     watcher.start()
     gc.freeze()  # what Beam has built up to here stays for ever: the collector need not look at it again
     _supervise(start, stopping)
+    note_sources(store)
     _settle_the_rest(store, warehouse, everything=bool(values.stop_when_idle_s))
     READING.close()
     resources.close()

@@ -9,10 +9,10 @@ from typing import Final
 
 from tidemark.errors import TidemarkError, UsageError
 from tidemark.local import commands as local
-from tidemark.operate import delete, maintain, migrate, preflight, rebuild, verify
+from tidemark.operate import compact, delete, maintain, migrate, preflight, rebuild, sources, verify
 from tidemark.version import VERSION
 
-COMMANDS: Final = (local, migrate, preflight, verify, rebuild, delete, maintain)
+COMMANDS: Final = (local, migrate, preflight, verify, rebuild, delete, maintain, compact, sources)
 """Each has `add_parser(subparsers)`, which sets `run`, and imports what is heavy only when it runs."""
 
 

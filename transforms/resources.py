@@ -16,6 +16,7 @@ from tidemark.store.connection import STATEMENT_TIMEOUT_S, engine
 from tidemark.store.location import database_url
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
+from tidemark.store.sources import SourceBook
 from tidemark.store.write import Policy, Writer
 from tidemark.warehouse.writer import RollupWriter
 from transforms.shown import Shown
@@ -78,6 +79,10 @@ class Store:
         """The process's writer of blocks."""
         policy = Policy(self.tiers_s[0], self.horizon_s, self.debounce_s)
         return _once(("writer", self), lambda: Writer(self._pool(), self.series(), policy))
+
+    def sources(self) -> SourceBook:
+        """The process's notes on sources."""
+        return _once(("sources", self), lambda: SourceBook(self._pool(), self.tiers_s[0], self.horizon_s))
 
     def settler(self) -> Settler:
         """The process's settler."""

@@ -14,6 +14,8 @@ import numpy as np
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
+from tidemark.errors import MisconfiguredError, UnavailableError
+from tidemark.notices import warn
 from tidemark.retry import until_done
 from tidemark.store.write import Writer, Written
 from tidemark.wire.block import Block
@@ -62,12 +64,23 @@ class _Write(beam.DoFn):
         writer = self._writer
         written = until_done(lambda: writer.write(block), count=count)
         self._count(block, written)
+        self._note(block)
         base_s = self._config.store.tiers_s[0]
         for shard, start, points in by_shard(written.points, base_s, self._config.shards):
             if start / MICROSECONDS + base_s + self._config.preview_s < time.time():
                 count("beyond_previews", len(points))
             else:
                 yield TimestampedValue((shard, block_of(points)), Timestamp(micros=start))
+
+    def teardown(self) -> None:
+        if self._writer is not None:
+            note_sources(self._config.store)
+
+    def _note(self, block: Block) -> None:
+        book = self._config.store.sources()
+        book.observe(block)
+        if book.due():
+            note_sources(self._config.store)
 
     def _count(self, block: Block, written: Written) -> None:
         count("received", block.received)
@@ -82,6 +95,15 @@ class _Write(beam.DoFn):
         end = store.tiers_s[0] * MICROSECONDS
         count("late_after_window", int(np.count_nonzero(behind > end)))
         count("late_after_horizon", int(np.count_nonzero(behind > end + store.horizon_s * MICROSECONDS)))
+
+
+def note_sources(store: Store) -> None:
+    """Write what was seen of sources; without the database it is forgotten and counted."""
+    try:
+        store.sources().write()
+    except (UnavailableError, MisconfiguredError) as error:
+        count("sources_not_noted")
+        warn("%s What was seen of sources in the last minute is not noted.", error)
 
 
 def by_shard(points: Points, base_s: int, shards: int) -> Iterator[tuple[int, int, Points]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.local.bigquery import BigQuery
 from tidemark.warehouse.clients import rest
 from tidemark.warehouse.read import Rollup, history, latest
-from tidemark.warehouse.tables import TABLE, VIEW, ensure
+from tidemark.warehouse.tables import TABLE, VIEW, ensure, view_sql
 from tidemark.warehouse.writer import ROWS_A_REQUEST, STREAMS, RollupWriter
 from tidemark.wire.summary import ROLLUP
 
@@ -227,3 +228,13 @@ def test_a_server_that_never_answers_does_not_hold_the_thread(scripted: Callable
 
 def test_the_view_is_there(client: bigquery.Client) -> None:
     assert client.get_table(f"{DATASET}.{VIEW}").table_type == "VIEW"
+
+
+def test_a_filter_on_the_window_reaches_the_partitions_of_the_table() -> None:
+    """A condition on a bare column of every PARTITION BY can be applied before the numbering: it picks whole groups."""
+    sql = view_sql(DATASET)
+    (groups,) = re.findall(r"PARTITION BY ([^\n]+)", sql)
+    assert [name.strip() for name in groups.split(",")] == ["project", "source", "metric", "tier_s", "window_start"]
+    assert "SELECT * FROM" in sql, "the column is handed out as it is"
+    assert "LIMIT" not in sql
+    assert sql.count("OVER") == 1

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -111,6 +112,11 @@ def _output(command: list[str | Path]) -> str:
     return done.stdout.strip()
 
 
+_LINGERING_S: Final = 20.0
+_IN_USE: Final = b"still in use"
+"""What a server says that finds the shared memory of one that was killed."""
+
+
 @dataclass
 class Postgres:
     """One server on loopback, its data kept under `directory`."""
@@ -167,9 +173,19 @@ class Postgres:
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         ids = {} if user is None else {"user": user.pw_uid, "group": user.pw_gid}
-        process = start(command, self.log, environment=_environment(), directory=Path("/"), **ids)
-        process.write(self.pid_file)
-        wait_ready(process, self.log, self._answers, "PostgreSQL")
+        give_up_at = time.monotonic() + _LINGERING_S
+        while True:
+            said = self.log.stat().st_size if self.log.exists() else 0
+            try:
+                process = start(command, self.log, environment=_environment(), directory=Path("/"), **ids)
+                process.write(self.pid_file)
+                wait_ready(process, self.log, self._answers, "PostgreSQL")
+                break
+            except LocalError:
+                # a process of one that was killed may be the last to see it
+                if time.monotonic() > give_up_at or _IN_USE not in self.log.read_bytes()[said:]:
+                    raise
+                time.sleep(0.2)
         if not made.exists():
             self._create_database(timescaledb=binaries.has_timescaledb())
             made.touch()

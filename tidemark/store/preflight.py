@@ -28,6 +28,7 @@ PRIVILEGES: Final = {
     "dead_letters": "SELECT INSERT",
     "ledger": "SELECT INSERT",
     "retention": "SELECT",
+    "sources": "SELECT INSERT UPDATE",
 }
 """What ingest does with each table."""
 _REMEDIES: Final = {

@@ -147,3 +147,31 @@ retention: Final = Table(
         comment="points before it may be gone; rollups before it stay as they are",
     ),
 )
+
+sources: Final = Table(
+    "sources",
+    metadata,
+    Column("project", Text(collation="C"), primary_key=True),
+    Column("source", Text(collation="C"), primary_key=True),
+    Column("first_seen", _Time, nullable=False),
+    Column("last_seen", _Time, nullable=False),
+    Column("last_event_time", _Time, nullable=False),
+    Column("points", BigInteger, nullable=False),
+    Column("after_window", BigInteger, nullable=False),
+    Column("after_horizon", BigInteger, nullable=False),
+    Column("most_late_s", Double, nullable=False),
+    *(
+        Column(name, BigInteger, nullable=False)
+        for name in (
+            "within_1s",
+            "within_10s",
+            "within_1m",
+            "within_10m",
+            "within_1h",
+            "within_6h",
+            "within_1d",
+            "later",
+        )
+    ),
+)
+"""An observation, not an account; see `tidemark.store.sources`."""
