@@ -57,7 +57,7 @@ class Publisher(threading.Thread):
         super().__init__(daemon=True)
         self._plan, self._start_at = plan, start_at
         channel = grpc.insecure_channel(address)
-        self._publish = channel.unary_unary(
+        self.publish = channel.unary_unary(
             "/google.pubsub.v1.Publisher/Publish", request_serializer=None, response_deserializer=None
         )
         self.sent = 0
@@ -71,7 +71,7 @@ class Publisher(threading.Thread):
                 if pause > 0:
                     time.sleep(pause)
                 self.behind_s = max(self.behind_s, -pause)
-                self._publish(request)
+                self.publish(request)
                 self.sent += 1
 
 

@@ -17,8 +17,9 @@ from tidemark.store.location import database_url
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.sources import SourceBook
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Policy, Writer, keep
 from tidemark.warehouse.writer import RollupWriter
+from tidemark.wire.block import DeadLetter
 from transforms.shown import Shown
 
 Resource = TypeVar("Resource")
@@ -79,6 +80,10 @@ class Store:
         """The process's writer of blocks."""
         policy = Policy(self.tiers_s[0], self.horizon_s, self.debounce_s)
         return _once(("writer", self), lambda: Writer(self._pool(), self.series(), policy))
+
+    def keep(self, letters: list[DeadLetter]) -> None:
+        """Keep dead letters; see `tidemark.store.write.keep`."""
+        keep(self._pool(), letters)
 
     def sources(self) -> SourceBook:
         """The process's notes on sources."""

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+import msgspec
 import numpy as np
 
 from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.failpoints import reach
 from tidemark.notices import warn
-from tidemark.wire.summary import Rollups
+from tidemark.wire.block import DeadLetter
+from tidemark.wire.reasons import Reason
+from tidemark.wire.summary import ROLLUP, Rollups
 from transforms.counters import count
 from transforms.resources import Store, Warehouse
 from transforms.rollup_batch import RollupBatch
@@ -49,7 +52,8 @@ class WriteRollups(beam.PTransform):
 def append(store: Store, warehouse: Warehouse, rows: Rollups, panes: str | list[str]) -> None:
     """Append rows and return when they are durable.
 
-    What BigQuery refuses for its content is counted and said; it can never be appended, and `tidemark verify` names it.
+    A settled row that BigQuery refuses for its content can never be appended: it becomes a dead letter, and `tidemark
+    verify` names it. A preview is only counted.
 
     Raises:
         UnavailableError, MisconfiguredError: the database or BigQuery is away or not as it must be.
@@ -59,9 +63,21 @@ def append(store: Store, warehouse: Warehouse, rows: Rollups, panes: str | list[
     reach("rollups.append")
     names = store.series().names(np.unique(rows["series_id"]).tolist())
     refused = warehouse.writer().append(rows, [names[i] for i in rows["series_id"].tolist()], panes)
-    if refused:
-        count("rollups_refused", len(refused))
-        _log.error("BigQuery refuses %d rollup rows, the first because: %s", len(refused), refused[0].message)
+    if not refused:
+        return
+    count("rollups_refused", len(refused))
+    _log.error("BigQuery refuses %d rollup rows, the first because: %s", len(refused), refused[0].message)
+    if panes == "settled":
+        store.keep([_dead(rows[bad.row], names[int(rows[bad.row]["series_id"])], bad.message) for bad in refused])
+
+
+def _dead(row: Any, name: tuple[str, str, str], message: str) -> DeadLetter:
+    told = dict(zip(("project", "source", "metric"), name, strict=True))
+    told |= {column: row[column].item() for column in ROLLUP.names or () if column != "series_id"}
+    identity = f"rollup/{'/'.join(name)}/{row['tier_s']}@{row['window_start']}/{row['revision']}"
+    published = int(row["last_publish_time"])
+    data = msgspec.json.encode(told)
+    return DeadLetter(identity, -1, data, {}, "write_rollups", Reason.REFUSED_BY_BIGQUERY, message, published)
 
 
 class _Append(beam.DoFn):

@@ -11,10 +11,10 @@ import grpc
 import numpy as np
 import pytest
 from google.cloud import bigquery
-from google.cloud.bigquery_storage_v1 import types
-from google.protobuf import any_pb2, duration_pb2
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.protobuf import duration_pb2
+from google.rpc import code_pb2, error_details_pb2
 
+from tests.warehouse.scripted import CLOSE, Request, Response, Scripted, in_band, refuse, serve
 from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.local.bigquery import BigQuery
 from tidemark.warehouse.clients import rest
@@ -26,7 +26,6 @@ from tidemark.wire.summary import ROLLUP
 DATASET = "tidemark-local.writer"
 KEY = ("p", "s", "m")
 START_US = 1_767_225_600_000_000
-Request, Response = types.AppendRowsRequest.pb(), types.AppendRowsResponse.pb()
 
 
 def rows(number: int, **values: float) -> np.ndarray:
@@ -116,41 +115,12 @@ def test_a_server_that_is_away_or_frozen_is_told_after_the_deadline() -> None:
     writer.close()
 
 
-Answer = Callable[[Request, int], Response]
-
-
-class Scripted(grpc.GenericRpcHandler):
-    """Answers the n-th request of its life as the script says; remembers what it acknowledged."""
-
-    def __init__(self, script: dict[int, Answer | grpc.StatusCode]) -> None:
-        self.script, self.seen, self.kept = script, 0, 0
-
-    def service(self, _details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
-        return grpc.stream_stream_rpc_method_handler(self.append, Request.FromString, Response.SerializeToString)
-
-    def append(self, requests: Iterator[Request], context: grpc.ServicerContext) -> Iterator[Response]:
-        for request in requests:
-            self.seen += 1
-            number = len(request.proto_rows.rows.serialized_rows)
-            answer = self.script.get(self.seen)
-            if isinstance(answer, grpc.StatusCode):
-                context.abort(answer, "as the script says")
-            elif answer is not None:
-                yield answer(request, number)
-            else:
-                self.kept += number
-                yield Response(append_result=types.AppendRowsResponse.AppendResult.pb()())
-
-
 @pytest.fixture
 def scripted() -> Iterator[Callable[[dict], tuple[Scripted, RollupWriter]]]:
     opened = []
 
     def start(script: dict) -> tuple[Scripted, RollupWriter]:
-        handler, server = Scripted(script), grpc.server(ThreadPoolExecutor(8))
-        server.add_generic_rpc_handlers([handler])
-        port = server.add_insecure_port("127.0.0.1:0")
-        server.start()
+        handler, server, port = serve(script)
         writer = RollupWriter(DATASET, f"127.0.0.1:{port}", deadline_s=3)
         opened.append((server, writer))
         return handler, writer
@@ -161,15 +131,6 @@ def scripted() -> Iterator[Callable[[dict], tuple[Scripted, RollupWriter]]]:
         server.stop(0)
 
 
-def in_band(code: int, *details: object) -> Answer:
-    status = status_pb2.Status(code=code, message="as the script says")
-    for detail in details:
-        packed = any_pb2.Any()
-        packed.Pack(detail)
-        status.details.append(packed)
-    return lambda _request, _number: Response(error=status)
-
-
 @pytest.mark.parametrize(
     "failure",
     [
@@ -177,6 +138,7 @@ def in_band(code: int, *details: object) -> Answer:
         grpc.StatusCode.ABORTED,
         in_band(code_pb2.INTERNAL),
         in_band(code_pb2.RESOURCE_EXHAUSTED),
+        CLOSE,
     ],
 )
 def test_what_was_not_acknowledged_is_sent_again(scripted: Callable, failure: object) -> None:
@@ -185,6 +147,12 @@ def test_what_was_not_acknowledged_is_sent_again(scripted: Callable, failure: ob
     assert writer.append(rows(number), [KEY] * number, "early") == []
     # what followed the failed request on the same stream may be there twice
     assert number <= handler.kept <= number + ROWS_A_REQUEST
+
+
+def test_three_failures_in_a_row_are_waited_out(scripted: Callable) -> None:
+    handler, writer = scripted(dict.fromkeys((1, 2, 3), grpc.StatusCode.UNAVAILABLE))
+    assert writer.append(rows(500), [KEY] * 500, "settled") == []
+    assert (handler.seen, handler.kept) == (4, 500)
 
 
 def test_the_pause_that_the_service_asks_for_is_kept(scripted: Callable) -> None:
@@ -204,11 +172,7 @@ def test_what_retrying_cannot_mend_is_told_at_once(scripted: Callable, code: grp
 
 
 def test_refused_rows_are_named_and_their_neighbours_written(scripted: Callable) -> None:
-    def refuse(_request: Request, _number: int) -> Response:
-        bad = [types.RowError.pb()(index=i, message=f"bad {i}") for i in (1, 4)]
-        return Response(row_errors=bad, error=status_pb2.Status(code=code_pb2.INVALID_ARGUMENT))
-
-    handler, writer = scripted({1: refuse})
+    handler, writer = scripted({1: refuse(1, 4)})
     refused = writer.append(rows(6), [KEY] * 6, "settled")
     assert [(one.row, one.message) for one in refused] == [(1, "bad 1"), (4, "bad 4")]
     assert handler.kept == 4

@@ -333,6 +333,16 @@ def _stored(connection: Connection, points: Points) -> tuple[npt.NDArray[np.int3
     return np.frombuffer(places, ">i4").astype(np.int32), greater
 
 
+def keep(pool: Engine, letters: list[DeadLetter]) -> None:
+    """Keep dead letters that are no points; one that is there already stays as it is.
+
+    Raises:
+        UnavailableError, MisconfiguredError: none of them is kept.
+    """
+    with transaction(pool) as connection:
+        _put_dead_letters(connection, letters)
+
+
 def _put_dead_letters(connection: Connection, letters: list[DeadLetter]) -> None:
     for letter in letters:
         connection.exec_driver_sql(

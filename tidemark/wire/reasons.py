@@ -24,6 +24,7 @@ class Reason(StrEnum):
     ATTRIBUTES_TOO_LARGE = "attributes_too_large"
     ATTRIBUTES_TOO_DEEP = "attributes_too_deep"
     REFUSED_BY_DATABASE = "refused_by_database"
+    REFUSED_BY_BIGQUERY = "refused_by_bigquery"
 
 
 class RejectedError(Exception):

@@ -1,0 +1,79 @@
+"""Appending as the pipeline does it: a real database, and a server that refuses some rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.warehouse.scripted import refuse, serve
+from tidemark.local.postgres import Postgres
+from tidemark.store.connection import make_engine, transaction
+from tidemark.store.migrate import migrate
+from tidemark.wire.block import SeriesKey
+from tidemark.wire.summary import ROLLUP
+from transforms import resources
+from transforms.counters import tally
+from transforms.resources import Store, Warehouse
+from transforms.write_rollups import append
+
+STORE = Store(None, 2, (60, 3600), 0, 0)
+START_US = 1_767_225_600_000_000
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = Postgres(Path(tmp_path_factory.mktemp("postgres")))
+    server.start()
+    migrate(server.url())
+    yield server.url()
+    resources.close()
+    server.stop()
+    server.purge()
+
+
+@pytest.fixture
+def rows(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[np.ndarray]:
+    monkeypatch.setenv("TIDEMARK_DATABASE_URL", url)
+    resources.close()
+    (number,) = STORE.series().ids([SeriesKey("p", "s", "m")])
+    made = np.zeros(500, ROLLUP)
+    made["series_id"], made["tier_s"], made["count"] = number, 60, 1
+    made["window_start"] = START_US + 60_000_000 * np.arange(500)
+    made["first_publish_time"] = made["last_publish_time"] = made["window_start"] + 1
+    made["revision"] = 7
+    yield made
+    resources.close()
+
+
+def dead_letters(url: str) -> list[tuple]:
+    pool = make_engine(url, 1, 60)
+    with transaction(pool) as connection:
+        found = connection.exec_driver_sql("SELECT data, stage, reason, detail FROM dead_letters ORDER BY detail").all()
+    pool.dispose()
+    return [tuple(row) for row in found]
+
+
+def test_three_bad_rows_of_500_are_kept_and_the_others_written(url: str, rows: np.ndarray) -> None:
+    handler, server, port = serve({1: refuse(3, 44, 499), 3: refuse(3, 44, 499)})
+    before = tally().get("rollups_refused", 0)
+    try:
+        warehouse = Warehouse("tidemark-local.refused", f"127.0.0.1:{port}")
+        append(STORE, warehouse, rows, "settled")
+        assert handler.kept == 497
+        found = dead_letters(url)
+        assert [row[1:] for row in found] == [
+            ("write_rollups", "refused_by_bigquery", f"bad {i}") for i in (3, 44, 499)
+        ]
+        told = json.loads(found[0][0])
+        assert (told["project"], told["tier_s"], told["revision"]) == ("p", 60, 7)
+        assert told["window_start"] == START_US + 3 * 60_000_000
+        append(STORE, warehouse, rows, "settled")  # settled once more, since the marks did not die
+        assert dead_letters(url) == found
+        append(STORE, warehouse, rows[:2], "early")
+        assert tally()["rollups_refused"] == before + 6
+    finally:
+        server.stop(0)
