@@ -7,7 +7,8 @@ The policy, all of it:
   its end; late, at most every `early_s`, until the allowed lateness has passed.
 - Each firing shows everything the window has seen (accumulating), duplicates and overwritten points resolved. The
   engine brings all blocks of the window again; a process remembers what it has folded, and sorts only what is new.
-- A row whose numbers have not changed since BigQuery acknowledged the last one is not written again (`shown`).
+- A row whose numbers have not changed since BigQuery acknowledged the last one is not written again (`shown`), but for
+  the first on-time pane, which says that the window is complete as far as the watermark knows.
 - Later points have no preview. They are counted where their own time is known, before the window, since every engine
   drops them in silence.
 - Previews owe nobody anything: a settled row beats every one of them, and nothing but a label rests on the pane.

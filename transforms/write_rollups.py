@@ -101,13 +101,13 @@ class _Append(beam.DoFn):
         rows = np.concatenate([batch.rollups() for batch in self._previews])
         panes = np.repeat([batch.pane for batch in self._previews], [len(batch.rollups()) for batch in self._previews])
         shown = self._warehouse.shown()
-        news = shown.news(rows)
+        news = shown.news(rows, panes == "on_time")
         count("previews_unchanged", len(rows) - int(np.count_nonzero(news)))
         rows, panes = rows[news], panes[news]
         if not len(rows):
             return
         if self._try_append(rows, panes.tolist()):
-            shown.acknowledged(rows)
+            shown.acknowledged(rows, panes == "on_time")
             count("previews", len(rows))
             for pane, number in Counter(panes.tolist()).items():
                 count(f"previews_{pane}", number)

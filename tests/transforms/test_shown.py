@@ -15,8 +15,30 @@ def rows(*some: tuple[int, int, int]) -> Rollups:
     return made
 
 
+class Quiet(Shown):
+    """All panes early."""
+
+    def news(self, rows: Rollups, on_time: np.ndarray | None = None) -> np.ndarray:
+        return super().news(rows, np.zeros(len(rows), bool) if on_time is None else on_time)
+
+    def acknowledged(self, rows: Rollups, on_time: np.ndarray | None = None) -> None:
+        super().acknowledged(rows, np.zeros(len(rows), bool) if on_time is None else on_time)
+
+
+def test_the_first_on_time_pane_is_news_whatever_it_shows() -> None:
+    known, row, on_time = Quiet(), rows((1, 0, 5)), np.ones(1, bool)
+    known.acknowledged(row)
+    assert known.news(row, on_time).tolist() == [True]
+    known.acknowledged(row, on_time)
+    assert known.news(row, on_time).tolist() == [False]
+    assert known.news(row).tolist() == [False], "nor is an engine's repeat under another label"
+    late = rows((1, 0, 6))
+    known.acknowledged(late)
+    assert known.news(late).tolist() == [False]
+
+
 def test_only_what_changed_since_the_acknowledgement_is_news() -> None:
-    known = Shown()
+    known = Quiet()
     first = rows((1, 0, 5), (2, 0, 5), (1, 60, 5))
     assert known.news(first).tolist() == [True] * 3
     assert known.news(first).tolist() == [True] * 3, "looking is not acknowledging"
@@ -28,7 +50,7 @@ def test_only_what_changed_since_the_acknowledgement_is_news() -> None:
 
 
 def test_every_column_counts() -> None:
-    known, row = Shown(), rows((1, 0, 5))
+    known, row = Quiet(), rows((1, 0, 5))
     known.acknowledged(row)
     for name in ROLLUP.names or ():
         if name not in ("series_id", "window_start"):
@@ -39,7 +61,7 @@ def test_every_column_counts() -> None:
 
 def test_it_forgets_the_windows_not_looked_at_for_longest(monkeypatch) -> None:
     monkeypatch.setattr(shown, "ROWS", 3)
-    known = Shown()
+    known = Quiet()
     for window in range(4):
         known.acknowledged(rows((1, window, 1)))
     assert [bool(known.news(rows((1, window, 1)))[0]) for window in range(4)] == [True, False, False, False]
