@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from tidemark.local.stack import DATASET, Stack
+from tidemark.operate.compare_store import SLICE_WINDOWS, Extent
 from tidemark.operate.verify import verify
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.series import SeriesCache
@@ -160,3 +163,17 @@ def test_the_command_has_an_exit_status_for_each_outcome(product: Product, tmp_p
     status, said = run(TIDEMARK_DATABASE_URL="postgresql://nobody:x@127.0.0.1:9/nothing")
     assert (status, said["verify"]) == (2, "ERROR")
     assert "The database does not answer" in said["error"]
+
+
+@given(st.lists(st.integers(0, 20_000), unique=True), st.sampled_from(TIERS_S))
+def test_slices_cover_the_range_once_and_cost_no_more_than_what_is_there(days: list[int], tier_s: int) -> None:
+    largest = TIERS_S[-1]
+    occupied = sorted(day * largest for day in days)
+    start, end = 0, 20_001 * largest
+    slices = list(Extent(start, end, largest, occupied).slices(tier_s))
+    assert [slices[0].start, *(one.end for one in slices)] == [*(one.start for one in slices), end]
+    assert slices[0].start == start
+    assert len(slices) <= max(1, len(occupied))
+    for one in slices:
+        inside = [window for window in occupied if one.start <= window < one.end]
+        assert not inside or inside[-1] + largest - inside[0] <= max(largest, SLICE_WINDOWS * tier_s)

@@ -34,7 +34,6 @@ LABELS = [
     "preview",
     "preview/window",
     "preview/fold",
-    "preview/label",
     "write previews",
     "settle",
     "settle/start",

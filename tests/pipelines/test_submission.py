@@ -23,7 +23,6 @@ STREAMING = ("JOB_TYPE_STREAMING", 2)
 STAGES = [
     "decode/ParDo(_Decode)",
     "preview/fold",
-    "preview/label",
     "preview/window",
     "read/as message",
     "read/pubsub/Read",

@@ -3,38 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection
 
 from tidemark.operate.report import EXAMPLES, Report
-from tidemark.store.fold import SUMMARY, Range, differs, fold_base, fold_rollups, rollups_of
+from tidemark.store.fold import SUMMARY, Range, differs, fold_base, fold_rollups, rollups_of, timestamp
 from tidemark.store.ledger import totals
 
 SLICE_WINDOWS: Final = 1440
-"""Windows compared at a time: a day of minutes. Bounds the memory."""
+"""Windows of a series compared at a time: a day of minutes. Bounds the memory."""
 
 
-def limits(connection: Connection, largest_s: int, start: int | None, end: int | None) -> Range:
-    """The range to compare, in whole windows of the largest tier."""
-    low, high = connection.exec_driver_sql(
-        """SELECT floor(extract(epoch FROM least((SELECT min(event_time) FROM points),
-                                                 (SELECT min(window_start) FROM rollups))))::bigint,
-                  floor(extract(epoch FROM greatest((SELECT max(event_time) FROM points),
-                                                    (SELECT max(window_start) FROM rollups))))::bigint"""
-    ).one()
-    if low is None:
-        return Range(0, 0)
-    low = low if start is None else start
-    high = high + 1 if end is None else end
-    return Range(low // largest_s * largest_s, -(-high // largest_s) * largest_s)
+@dataclass(frozen=True)
+class Extent:
+    """The range to compare, in whole windows of the largest tier, and which of these hold anything.
+
+    Attributes:
+        start, end: Seconds since 1970.
+        largest_s: Length of the largest tier's windows.
+        occupied: Starts of its windows that hold points or rollups, in order.
+    """
+
+    start: int
+    end: int
+    largest_s: int
+    occupied: list[int]
+
+    def slices(self, tier_s: int) -> Iterator[Range]:
+        """Cut the range where something is, so that a clock decades off costs a slice and not a slice for each day."""
+        step = max(self.largest_s, tier_s * SLICE_WINDOWS // self.largest_s * self.largest_s)
+        start, full = self.start, None
+        for window in self.occupied:
+            if full is not None and window >= full:
+                yield Range(start, window)
+                start = window
+            if full is None or window >= full:
+                full = window + step
+        if start < self.end:
+            yield Range(start, self.end)
 
 
-def slices(limits: Range, tier_s: int, largest_s: int) -> Iterator[Range]:
-    """Cut the range, in whole windows of the largest tier."""
-    step = max(largest_s, tier_s * SLICE_WINDOWS // largest_s * largest_s)
-    for start in range(limits.start, limits.end, step):
-        yield Range(start, min(start + step, limits.end))
+def extent(connection: Connection, largest_s: int, start: int | None, end: int | None) -> Extent:
+    """What lies in [start, end); None: from the first, to the last."""
+    bounds = [
+        f"{{column}} {sense} {timestamp(edge)}"
+        for sense, edge in (
+            (">=", None if start is None else start // largest_s * largest_s),
+            ("<", None if end is None else -(-end // largest_s) * largest_s),
+        )
+        if edge is not None
+    ]
+    found = " UNION ".join(
+        f"""SELECT date_bin(interval '{largest_s:d} seconds', {column}, {timestamp(0)}) FROM {table}
+            WHERE {" AND ".join(["true", *bounds]).format(column=column)} GROUP BY 1"""
+        for table, column in (("points", "event_time"), ("rollups", "window_start"))
+    )
+    rows = connection.exec_driver_sql(
+        f"SELECT extract(epoch FROM f.start)::bigint FROM ({found}) AS f(start) ORDER BY 1"
+    ).all()
+    occupied = [int(row[0]) for row in rows]
+    low, high = (occupied[0], occupied[-1] + largest_s) if occupied else (0, 0)
+    low = low if start is None else start // largest_s * largest_s
+    high = high if end is None else -(-end // largest_s) * largest_s
+    return Extent(low, high, largest_s, occupied)
 
 
 def check_marks(connection: Connection, report: Report, grace_s: int) -> None:

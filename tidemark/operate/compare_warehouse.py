@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Engine
 
-from tidemark.operate.compare_store import slices
+from tidemark.operate.compare_store import Extent
 from tidemark.operate.report import Report
 from tidemark.store.connection import transaction
 from tidemark.store.copy import ROLLUP_COLUMNS, copy_out
@@ -41,11 +42,11 @@ class WarehouseComparison:
     dataset: str
     report: Report
 
-    def compare(self, tiers_s: tuple[int, ...], within: Range) -> None:
+    def compare(self, tiers_s: tuple[int, ...], within: Extent) -> None:
         """Every tier, slice by slice."""
         series = SeriesCache(self.pool)
         for tier_s in tiers_s:
-            for scope in slices(within, tier_s, tiers_s[-1]):
+            for scope in within.slices(tier_s):
                 self._compare_slice(series, tier_s, scope)
 
     def _compare_slice(self, series: SeriesCache, tier_s: int, scope: Range) -> None:
@@ -75,18 +76,26 @@ class WarehouseComparison:
         """Whether a window of a series has a mark in the snapshot."""
         rows = self.connection.exec_driver_sql(
             """SELECT extract(epoch FROM window_from)::bigint, extract(epoch FROM window_to)::bigint, series_id
-               FROM marks WHERE tier_s = %s AND window_from < to_timestamp(%s) AND window_to > to_timestamp(%s)""",
+               FROM marks WHERE tier_s = %s AND window_from < to_timestamp(%s) AND window_to > to_timestamp(%s)
+               ORDER BY window_from""",
             (tier_s, scope.end, scope.start),
         ).all()
-        marked = {
-            (series_id, window)
-            for start, end, series_id in rows
-            for window in range(max(start, scope.start), min(end, scope.end), tier_s)
-        }
+        spans: dict[int | None, list[tuple[int, int]]] = {}
+        for start, end, series_id in rows:
+            of_series = spans.setdefault(series_id, [])
+            if of_series and start <= of_series[-1][1]:
+                of_series[-1] = (of_series[-1][0], max(end, of_series[-1][1]))
+            else:
+                of_series.append((start, end))
+
+        def covered(series_id: int | None, window: int) -> bool:
+            of_series = spans.get(series_id, [])
+            at = bisect_right(of_series, window, key=lambda span: span[0]) - 1
+            return at >= 0 and window < of_series[at][1]
 
         def check(series_id: int, window_start: int) -> bool:
             window = window_start // 1_000_000
-            return (None, window) in marked or (series_id, window) in marked
+            return covered(None, window) or covered(series_id, window)
 
         return check
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from tidemark.errors import TidemarkError
 from tidemark.operate.arguments import add_settings, read_settings, seconds
-from tidemark.operate.compare_store import check_ledger, check_marks, check_rollups, limits, slices
+from tidemark.operate.compare_store import check_ledger, check_marks, check_rollups, extent
 from tidemark.operate.report import Report, text
 from tidemark.settings import VERIFY, require
 from tidemark.store.connection import make_engine, transaction
@@ -57,12 +57,12 @@ def verify(
         with transaction(pool, "REPEATABLE READ") as connection:
             connection.exec_driver_sql("SELECT set_config('work_mem', %s, true)", (WORK_MEM,))
             whole = start is None and end is None
-            within = limits(connection, tiers_s[-1], start, end)
+            within = extent(connection, tiers_s[-1], start, end)
             check_marks(connection, report, grace_s)
             if whole:
                 check_ledger(connection, report)
             for level, tier_s in enumerate(tiers_s):
-                for scope in slices(within, tier_s, tiers_s[-1]):
+                for scope in within.slices(tier_s):
                     check_rollups(connection, report, tiers_s, level, scope)
             comparison = WarehouseComparison(connection, pool, rest(dataset), dataset, report)
             comparison.compare(tiers_s, within)
