@@ -53,7 +53,7 @@ def build(pipeline: beam.Pipeline, options: PipelineOptions, values: Values) -> 
         | "read" >> read
         | "decode" >> DecodeMessages(Limits.of(values))
         | "write raw" >> WriteRaw(store, values.shards, preview_s)
-        | "preview" >> Preview(base_s, values.early_firing_s, preview_s)
+        | "preview" >> Preview(base_s, values.early_firing_s, preview_s, values.quantiles)
         | "write previews" >> WriteRollups(store, warehouse)
     )
     (pipeline | "settle" >> Settle(store, values.settle_every_s) | "write settled" >> WriteRollups(store, warehouse))

@@ -144,6 +144,14 @@ HORIZON_S = Setting(
 DEBOUNCE_S = Setting(
     "debounce_s", float, "30", "How long late points are gathered before their windows are settled again.", 0, DAY_S
 )
+QUANTILES = Setting(
+    "quantiles",
+    flag,
+    "false",
+    "Rollups also have p50, p90 and p99, each within 1 % of itself, from sketches kept in the database; settling then "
+    "costs about twice as much. Everything that shares a database must be given the same; `tidemark rebuild` gives older "
+    "windows theirs.",
+)
 POOL_SIZE = Setting("database_pool_size", int, "6", "Most connections to the database from one process.", 2, 100)
 DATABASE_TIMEOUT_S = Setting(
     "database_timeout_s",
@@ -203,6 +211,7 @@ INGEST = (
     TIERS_S,
     HORIZON_S,
     DEBOUNCE_S,
+    QUANTILES,
     Setting("early_firing_s", int, "10", "How often an open window shows an early preview, in whole seconds.", 1, 3600),
     Setting(
         "idle_timeout_s",
@@ -282,7 +291,7 @@ INGEST = (
     ),
     *LIMITS,
 )
-VERIFY = (*STORE, *WAREHOUSE, TIERS_S, HORIZON_S)
+VERIFY = (*STORE, *WAREHOUSE, TIERS_S, HORIZON_S, QUANTILES)
 MAINTAIN = (*STORE, TIERS_S, HORIZON_S, DEBOUNCE_S, RETENTION_DAYS, COMPRESS_AFTER_DAYS, DEAD_LETTER_DAYS)
 DELETE = (*STORE, TIERS_S)
 SOURCES = STORE

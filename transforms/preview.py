@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -61,11 +61,13 @@ class Preview(beam.PTransform):
         base_s: Length of the base tier's windows in seconds.
         early_s: Time between two firings of an open window; whole seconds, Beam cuts the rest off.
         lateness_s: Allowed lateness.
+        quantiles: Rows have p50, p90 and p99.
     """
 
     base_s: int
     early_s: int
     lateness_s: float
+    quantiles: bool = False
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -84,7 +86,7 @@ class Preview(beam.PTransform):
                 allowed_lateness=self.lateness_s,
             )
             | "collect" >> beam.GroupByKey()
-            | "fold" >> beam.ParDo(_Fold(self.base_s, self.early_s, self.lateness_s)).with_output_types(RollupBatch)
+            | "fold" >> beam.ParDo(_Fold(self)).with_output_types(RollupBatch)
         )
 
 
@@ -109,13 +111,13 @@ class Windows:
         self._points = 0
         self._lock = threading.Lock()
 
-    def take(self, key: tuple[str, int, int], base_s: int) -> _Kept:
-        """The state of (pipeline, shard, window start), or an empty one."""
+    def take(self, key: tuple[str, int, int], empty: Callable[[], WindowState]) -> _Kept:
+        """The state of (pipeline, shard, window start), or a new one."""
         with self._lock:
             kept = self._kept.pop(key, None)
             if kept is not None:
                 self._points -= len(kept.state)
-        return kept or _Kept(WindowState(base_s))
+        return kept or _Kept(empty())
 
     def keep(self, key: tuple[str, int, int], kept: _Kept, for_s: float) -> None:
         """Remember a state; forget those not touched for `for_s`, and the oldest beyond the limit."""
@@ -137,16 +139,11 @@ class Windows:
 _WINDOWS: Final = Windows(WINDOW_POINTS)
 
 
-@dataclass(eq=False)
 class _Fold(beam.DoFn):
     """Everything a window has seen to its rows; sorted is only what this process has not seen yet."""
 
-    base_s: int
-    early_s: int
-    lateness_s: float
-
-    def __post_init__(self) -> None:
-        super().__init__()
+    def __init__(self, config: Preview) -> None:
+        self._config = config
         self._pipeline = uuid.uuid4().hex
 
     def process(
@@ -156,8 +153,9 @@ class _Fold(beam.DoFn):
         pane: Any = beam.DoFn.PaneInfoParam,
     ) -> Iterator[RollupBatch]:
         shard, blocks = element
+        config = self._config
         key = (self._pipeline, shard, window.start.micros)
-        kept = _WINDOWS.take(key, self.base_s)
+        kept = _WINDOWS.take(key, lambda: WindowState(config.base_s, quantiles=config.quantiles))
         for block in blocks:
             name = block[:BLOCK_NAME]
             if name not in kept.seen:
@@ -165,6 +163,6 @@ class _Fold(beam.DoFn):
                 kept.state.add(np.frombuffer(block, POINT, offset=BLOCK_NAME))
         rows = kept.state.rollups()
         # no firing comes later than this after the one before
-        _WINDOWS.keep(key, kept, self.base_s + self.early_s + self.lateness_s)
+        _WINDOWS.keep(key, kept, config.base_s + config.early_s + config.lateness_s)
         if len(rows):
             yield RollupBatch(rows.tobytes(), PANES[pane.timing], [], 0)

@@ -44,6 +44,7 @@ class Store:
         pool_size: Connections of one worker process.
         tiers_s, horizon_s, debounce_s: See `tidemark.settings`.
         timeout_s: How long one statement may take.
+        quantiles: Settled rows have p50, p90 and p99.
     """
 
     secret: str | None
@@ -52,6 +53,7 @@ class Store:
     horizon_s: float
     debounce_s: float
     timeout_s: float = STATEMENT_TIMEOUT_S
+    quantiles: bool = False
 
     @classmethod
     def of(cls, values: Values) -> Store:
@@ -63,6 +65,7 @@ class Store:
             values.horizon_s,
             values.debounce_s,
             values.database_timeout_s,
+            values.quantiles,
         )
 
     def _pool(self) -> Any:
@@ -91,7 +94,7 @@ class Store:
 
     def settler(self) -> Settler:
         """The process's settler."""
-        return _once(("settler", self), lambda: Settler(self._pool(), self.tiers_s, self.horizon_s))
+        return _once(("settler", self), lambda: Settler(self._pool(), self.tiers_s, self.horizon_s, self.quantiles))
 
 
 @dataclass(frozen=True)

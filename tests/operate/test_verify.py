@@ -17,8 +17,10 @@ from sqlalchemy import Engine
 
 from tidemark.local.stack import DATASET, Stack
 from tidemark.operate.compare_store import SLICE_WINDOWS, Extent
+from tidemark.operate.report import Report
 from tidemark.operate.verify import verify
 from tidemark.store.connection import make_engine, transaction
+from tidemark.store.rebuild import Rebuild
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.write import Policy, Writer
@@ -44,8 +46,8 @@ class Product:
         keys = [SeriesKey("verify", f"s{i}", "m") for i in range(3)]
         Writer(self.pool, self.series, Policy(60, horizon_s, 0)).write(Block(keys, np.array(rows, POINT)))
 
-    def settle(self) -> None:
-        settler = Settler(self.pool, TIERS_S, 0)
+    def settle(self, *, quantiles: bool = False) -> None:
+        settler = Settler(self.pool, TIERS_S, 0, quantiles)
         while found := list(settler.due()):
             for settled in found:
                 ids = settled.rows["series_id"].tolist()
@@ -163,6 +165,36 @@ def test_the_command_has_an_exit_status_for_each_outcome(product: Product, tmp_p
     status, said = run(TIDEMARK_DATABASE_URL="postgresql://nobody:x@127.0.0.1:9/nothing")
     assert (status, said["verify"]) == (2, "ERROR")
     assert "The database does not answer" in said["error"]
+
+
+def test_quantiles_are_compared_in_both_stores(product: Product) -> None:
+    def ask() -> Report:
+        url = product.environment["TIDEMARK_DATABASE_URL"]
+        return verify(url, DATASET, TIERS_S, quantiles=True)
+
+    assert not ask().passed, "these were settled without"
+    day_s = START_US // 1_000_000
+    Rebuild(product.pool, TIERS_S, day_s, day_s + 86_400).mark()
+    product.settle(quantiles=True)
+    report = ask()
+    assert report.passed, report
+    assert check(product).passed, "who does not ask still finds the summaries right"
+    from tidemark.warehouse.clients import rest  # noqa: PLC0415
+    from tidemark.warehouse.read import latest  # noqa: PLC0415
+
+    days = list(latest(rest(DATASET), DATASET, START_US, START_US + 1, 86_400))
+    assert len(days) == 3
+    for day in days:
+        first = int(day.source[1:])
+        values = [float(v) for v in range(first, 300, 3)]
+        for found, share in ((day.p50, 0.5), (day.p90, 0.9), (day.p99, 0.99)):
+            assert found == pytest.approx(values[int(share * (len(values) - 1))], rel=0.01)
+
+    product.damage("UPDATE rollups SET bin_counts[1] = bin_counts[1] + 1 WHERE tier_s = 86400")
+    assert ask().rollups_differ == 3
+    product.damage("UPDATE rollups SET bin_counts[1] = bin_counts[1] - 1, p99 = p99 + 1 WHERE tier_s = 86400")
+    report = ask()
+    assert (report.rollups_differ, report.warehouse_differ) == (3, 3)
 
 
 @given(st.lists(st.integers(0, 20_000), unique=True), st.sampled_from(TIERS_S))

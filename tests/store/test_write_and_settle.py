@@ -14,7 +14,10 @@ from sqlalchemy import Engine
 
 from tests.integration.oracle import Oracle
 from tidemark.local.postgres import Postgres
+from tidemark.operate.compare_store import check_rollups
+from tidemark.operate.report import Report
 from tidemark.store.connection import make_engine, transaction
+from tidemark.store.fold import Range
 from tidemark.store.ledger import totals
 from tidemark.store.migrate import migrate
 from tidemark.store.series import SeriesCache
@@ -109,6 +112,31 @@ def test_any_order_and_repetition_settles_to_the_oracle(pool: Engine, seed: int)
             assert tuple(row[5:]) == tuple(wanted[key][name] for name in NAMES)
             assert math.isclose(row[3], wanted[key]["sum"], rel_tol=1e-9, abs_tol=1e-9)
             assert math.isclose(row[4], wanted[key]["m2"], rel_tol=1e-9, abs_tol=1e-9)
+
+
+TINY = (5e-324, 1e-320, 2.3e-308, 1e-290, 1e-200, 1e-145, 1e-140, 1e-139, 1e-75)
+
+
+@pytest.mark.parametrize("beside", [0.0, 1.0, 1e150])
+@pytest.mark.parametrize("size", TINY)
+def test_values_too_small_for_a_product_settle_and_compare(pool: Engine, size: float, beside: float) -> None:
+    values = [size, -size, 3 * size, size, beside, size]
+    rows = [(0, BASE_US + i * 40_000_000, BASE_US + i, v) for i, v in enumerate(values)]
+    Writer(pool, SeriesCache(pool), Policy(60, 0, 0)).write(Block([SeriesKey("p", "tiny", "m")], np.array(rows, POINT)))
+    settle_all(pool)
+    report = Report()
+    with transaction(pool) as connection:
+        for level in range(len(TIERS_S)):
+            day = Range(BASE_US // 1_000_000 // 86_400 * 86_400, (BASE_US // 1_000_000 // 86_400 + 1) * 86_400)
+            check_rollups(connection, report, TIERS_S, level, day, quantiles=False)
+        whole = connection.exec_driver_sql("SELECT count, sum, min, max, m2 FROM rollups WHERE tier_s = 86400").one()
+    assert report.rollups > 2
+    assert report.rollups_differ == 0
+    assert whole[0] == len(values)
+    assert whole[2:4] == (min(values), max(values))
+    assert math.isclose(whole[1], math.fsum(values), rel_tol=1e-9)
+    mean = math.fsum(values) / len(values)
+    assert math.isclose(whole[4], math.fsum((v - mean) ** 2 for v in values), rel_tol=1e-9, abs_tol=1e-270)
 
 
 def test_a_block_written_again_changes_nothing_and_balances(pool: Engine) -> None:

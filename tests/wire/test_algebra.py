@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tidemark.wire import block as blocks
 from tidemark.wire.block import winners
+from tidemark.wire.quantiles import ERROR, LEAST, QUANTILES, Sketches, bins_of, values_of
 from tidemark.wire.summary import POINT, ROLLUP, Points, Rollups, fold, summarise
 from tidemark.wire.window import RUNS, WindowState
 
@@ -94,7 +95,7 @@ def test_folding_tiers_is_summarising_the_points(rows: list) -> None:
             of_row = (some["series_id"] == row["series_id"]) & (starts == row["window_start"])
             row["late_count"] = int(late[of_row].sum())
         assert_same(found, wanted)
-    np.testing.assert_array_equal(fold(minutes, 60), minutes)
+    assert fold(minutes, 60).tobytes() == minutes.tobytes()
 
 
 def points_late(some: Points) -> np.ndarray:
@@ -140,3 +141,55 @@ def test_m2_does_not_cancel() -> None:
     rows = fold(summarise(points([(1, i * 400_000, 0, v) for i, v in enumerate(values)]), 60), 3600)
     mean = math.fsum(values) / 100
     assert rows["m2"][0] == pytest.approx(math.fsum((v - mean) ** 2 for v in values), rel=1e-9)
+
+
+finite = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e150, 1e150))
+
+
+def true_quantile(values: list[float], share: float) -> float:
+    return sorted(values)[math.floor(share * (len(values) - 1))]
+
+
+def close(found: float, wanted: float) -> bool:
+    return abs(found - wanted) <= ERROR * (1 + 1e-9) * abs(wanted) if abs(wanted) >= LEAST else abs(found) < LEAST
+
+
+@given(st.lists(finite, min_size=1, max_size=60))
+def test_a_bin_stands_for_its_values_and_keeps_their_order(values: list[float]) -> None:
+    some = np.sort(np.array(values))
+    bins = bins_of(some)
+    assert (np.diff(bins) >= 0).all()
+    assert all(close(found, value) for found, value in zip(values_of(bins).tolist(), some.tolist(), strict=True))
+
+
+@given(st.lists(st.tuples(st.sampled_from([1, 7, 2**31 - 1]), finite), min_size=1, max_size=60), st.randoms())
+def test_quantiles_are_within_their_error_in_any_order_and_any_split(rows: list, random: object) -> None:
+    series, values = np.array([s for s, _ in rows], np.int32), np.array([v for _, v in rows])
+    whole, parts = Sketches(), Sketches()
+    whole.add(series, values)
+    order = list(range(len(rows)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    for at in np.array_split(np.array(order), 3):
+        parts.add(series[at], values[at])
+    parts.add(series[:2], values[:2])
+    parts.take(series[:2], values[:2])
+    names, found = whole.quantiles()
+    again, same = parts.quantiles()
+    assert names.tolist() == sorted(set(series.tolist())) == again.tolist()
+    for name, share in QUANTILES.items():
+        np.testing.assert_array_equal(found[name], same[name])
+        for one, value in zip(names.tolist(), found[name].tolist(), strict=True):
+            assert close(value, true_quantile([v for s, v in rows if s == one], share))
+
+
+@given(st.lists(of_a_window, max_size=6), st.sampled_from([BASE_S, 86_400]))
+def test_a_window_keeps_the_quantiles_of_what_won(parts: list[list], base_s: int) -> None:
+    state = WindowState(base_s, quantiles=True)
+    for part in parts:
+        state.add(points(part))
+        rows = state.rollups()
+    left = merge(*(points(part) for part in parts)) if parts else points([])
+    rows = state.rollups()
+    for row in rows:
+        values = left["value"][left["series_id"] == row["series_id"]].tolist()
+        assert all(close(row[name], true_quantile(values, share)) for name, share in QUANTILES.items())

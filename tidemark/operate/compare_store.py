@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from tidemark.operate.report import EXAMPLES, Report
-from tidemark.store.fold import SUMMARY, Range, differs, fold_base, fold_rollups, rollups_of, timestamp
+from tidemark.store.fold import SKETCH, SUMMARY, Range, differs, fold_base, fold_rollups, rollups_of, timestamp
 from tidemark.store.ledger import totals
 
 SLICE_WINDOWS: Final = 1440
@@ -105,10 +105,16 @@ _UNMARKED: Final = """NOT EXISTS (
     AND m.window_to > {row}.window_start AND (m.series_id IS NULL OR m.series_id = {row}.series_id) AND NOT m.closing)"""
 
 
-def check_rollups(connection: Connection, report: Report, tiers_s: tuple[int, ...], level: int, scope: Range) -> None:
-    """Hold the store's rollups of one tier against a fresh fold."""
+def check_rollups(
+    connection: Connection, report: Report, tiers_s: tuple[int, ...], level: int, scope: Range, *, quantiles: bool
+) -> None:
+    """Hold the store's rollups of one tier against a fresh fold, their sketches too where quantiles are asked for."""
     tier_s = tiers_s[level]
-    fresh = fold_base(tier_s, scope) if level == 0 else fold_rollups(tier_s, rollups_of(scope, tiers_s[level - 1]))
+    if level == 0:
+        fresh = fold_base(tier_s, scope, quantiles=quantiles)
+    else:
+        fresh = fold_rollups(tier_s, rollups_of(scope, tiers_s[level - 1]), quantiles=quantiles)
+    same_sketch = " AND ".join(f"f.{name} IS NOT DISTINCT FROM o.{name}" for name in SKETCH) if quantiles else "true"
     stored = f"SELECT p.* FROM {rollups_of(scope, tier_s)}"
     numbers = ", ".join(f"coalesce(f.{n}::text, '-') || '/' || coalesce(o.{n}::text, '-')" for n in SUMMARY[:7])
     found = connection.exec_driver_sql(
@@ -117,7 +123,7 @@ def check_rollups(connection: Connection, report: Report, tiers_s: tuple[int, ..
             SELECT series_id, window_start, o.series_id IS NOT NULL AS stored, concat_ws(' ', {numbers}) AS numbers,
                    CASE WHEN f.series_id IS NULL THEN o.count > 0
                         WHEN o.series_id IS NULL THEN true
-                        ELSE {differs("f", "o")} END AS differs
+                        ELSE {differs("f", "o")} OR NOT ({same_sketch}) END AS differs
             FROM f FULL JOIN o USING (series_id, window_start)
         ),
         d AS MATERIALIZED (SELECT * FROM j WHERE differs AND {_UNMARKED.format(tier_s=tier_s, row="j")})

@@ -18,10 +18,16 @@ from tidemark.store.fold import SUMMARY, Range, rollups_of
 from tidemark.store.series import SeriesCache
 from tidemark.warehouse.read import latest
 from tidemark.wire.message import moment
+from tidemark.wire.quantiles import QUANTILES
 from tidemark.wire.summary import ROLLUP
 
 Key = tuple[str, str, str, int]
 """Project, source, metric and window start in microseconds."""
+
+
+def _same(shown: Any, stored: Any) -> bool:
+    """Null in BigQuery is NaN here."""
+    return bool(shown == stored) or (shown is None and bool(np.isnan(stored)))
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class WarehouseComparison:
             key = (row.project, row.source, row.metric, row.window_start)
             wanted = expected.pop(key, None)
             if wanted is not None and row.revision == wanted["revision"]:
-                if not all(getattr(row, name) == wanted[name] for name in (*SUMMARY, "final")):
+                if not all(_same(getattr(row, name), wanted[name]) for name in (*SUMMARY, *QUANTILES, "final")):
                     self._differs(tier_s, key, "has other numbers under the same revision")
             elif not self._explained(tier_s, key, row.revision):
                 self._differs(tier_s, key, f"shows revision {row.revision}, the store has another")

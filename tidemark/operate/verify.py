@@ -33,6 +33,8 @@ def verify(
     start: int | None = None,
     end: int | None = None,
     grace_s: int = 0,
+    *,
+    quantiles: bool = False,
 ) -> Report:
     """Compare everything, or what lies in [start, end) of event time.
 
@@ -43,6 +45,7 @@ def verify(
         start: Seconds since 1970, aligned to the largest tier it is compared in; None: from the first point.
         end: The same; None: to the last point.
         grace_s: A mark that has been due for less is pending: beside a running ingest some always are.
+        quantiles: As given to ingest.
 
     Raises:
         UnavailableError, MisconfiguredError: the comparison could not be made.
@@ -63,7 +66,7 @@ def verify(
                 check_ledger(connection, report)
             for level, tier_s in enumerate(tiers_s):
                 for scope in within.slices(tier_s):
-                    check_rollups(connection, report, tiers_s, level, scope)
+                    check_rollups(connection, report, tiers_s, level, scope, quantiles=quantiles)
             comparison = WarehouseComparison(connection, pool, rest(dataset), dataset, report)
             comparison.compare(tiers_s, within)
         return report
@@ -100,6 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
             seconds(arguments.start),
             seconds(arguments.end),
             arguments.grace,
+            quantiles=values.quantiles,
         )
     except TidemarkError as error:
         if arguments.json:

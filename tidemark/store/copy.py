@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection
 
+from tidemark.wire.quantiles import QUANTILES
 from tidemark.wire.summary import ROLLUP, Points
 
 EPOCH_2000: Final = 946_684_800_000_000
@@ -73,7 +74,10 @@ def points_to_copy(points: Points, attributes: list[bytes | None] | None, *, pla
 
 
 TIMES: Final = frozenset({"window_start", "first_publish_time", "last_publish_time"})
-ROLLUP_COLUMNS: Final = ", ".join(ROLLUP.names or ())
+ROLLUP_COLUMNS: Final = ", ".join(
+    f"coalesce(p.{name}, 'NaN') AS {name}" if name in QUANTILES else f"p.{name}" for name in ROLLUP.names or ()
+)
+"""The columns of `ROLLUP` of a table or query p."""
 
 
 def copy_in(connection: Connection, target: str, stream: bytes) -> None:

@@ -10,10 +10,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tidemark.wire.quantiles import LEAST, LOG_GAMMA, MIDDLE, OFFSET, QUANTILES
+
 # Powers of two change no digit. Without them the running square of 10,000 points of ±1e150 overflows, and an
 # overflow fails the whole statement. Doubles: 2.0 alone is a numeric, whose power keeps seven digits.
 _DOWN: Final = "(2::float8 ^ -30)"
 _UP: Final = "(2::float8 ^ 60)"
+# PostgreSQL fails a statement also when a product or quotient underflows, where other arithmetic says 0.
+_TINY: Final = "1e-290::float8"
+_TINY_ROOT: Final = "1e-140::float8"
+
+
+def _mean(total: str, count: str) -> str:
+    return f"(CASE WHEN abs({total}) > {_TINY} THEN {total} / {count} ELSE 0 END)"
+
 
 SUMMARY: Final = (
     "count",
@@ -35,7 +45,7 @@ OF_POINTS: Final = {
     "max": "max(p.value)",
     "first": "(array_agg(p.value ORDER BY p.event_time))[1]",
     "last": "(array_agg(p.value ORDER BY p.event_time))[count(*)]",  # the same aggregate, so that it is sorted once
-    "m2": f"var_pop(p.value * {_DOWN}) * count(*) * {_UP}",
+    "m2": f"var_pop(CASE WHEN abs(p.value) > {_TINY} THEN p.value * {_DOWN} ELSE 0 END) * count(*) * {_UP}",
     "first_publish_time": "min(p.publish_time)",
     "last_publish_time": "max(p.publish_time)",
     LATE: "count(*) FILTER (WHERE p.publish_time > p.base_start + interval '1 second' * {base_s})",
@@ -47,14 +57,27 @@ OF_ROLLUPS: Final = {
     "max": "max(p.max)",
     "first": "(array_agg(p.first ORDER BY p.window_start))[1]",
     "last": "(array_agg(p.last ORDER BY p.window_start))[count(*)]",
-    "m2": f"sum(p.m2) + sum(p.count * power((p.sum / p.count - p.mean) * {_DOWN}, 2)) * {_UP}",
+    "m2": (
+        f"sum(p.m2) + sum(CASE WHEN abs({_mean('p.sum', 'p.count')} - p.mean) > {_TINY_ROOT}"
+        f" THEN p.count * power(({_mean('p.sum', 'p.count')} - p.mean) * {_DOWN}, 2) ELSE 0 END) * {_UP}"
+    ),
     "first_publish_time": "min(p.first_publish_time)",
     "last_publish_time": "max(p.last_publish_time)",
     LATE: "sum(p.late_count)::bigint",
 }
 """Each number of a summary as SQL, over points p with their `base_start`, and over rollups p of count > 0 with the
 `mean` of the whole."""
-MEAN_OF_WIDE: Final = "sum(p.sum) OVER whole / sum(p.count) OVER whole"
+MEAN_OF_WIDE: Final = _mean("sum(p.sum) OVER whole", "sum(p.count) OVER whole")
+SKETCH: Final = ("bins", "bin_counts", *QUANTILES)
+"""What a rollup has besides its summary where quantiles are asked for: see `tidemark.wire.quantiles`. Null elsewhere."""
+_BIN: Final = (
+    f"CASE WHEN abs(p.value) < {LEAST!r}::float8 THEN 0"
+    f" ELSE (sign(p.value) * (ceil(ln(abs(p.value)) / {LOG_GAMMA!r}::float8) + {OFFSET}))::integer END"
+)
+_OF_BIN: Final = (
+    f"CASE {{bin}} WHEN 0 THEN 0"
+    f" ELSE sign({{bin}}) * {MIDDLE!r}::float8 * exp((abs({{bin}}) - {OFFSET}) * {LOG_GAMMA!r}::float8) END"
+)
 TOLERANT: Final = frozenset({"sum", "m2"})
 """Their last digits depend on the order of the fold."""
 
@@ -105,23 +128,25 @@ def rollups_of(scope: Range | Sequence[Range], tier_s: int) -> str:
 _CUT: Final = "(SELECT removed_before FROM retention)"
 
 
-def fold_base(tier_s: int, scope: Range | Sequence[Range]) -> str:
+def fold_base(tier_s: int, scope: Range | Sequence[Range], *, quantiles: bool = False) -> str:
     """Rollups of the base tier: from points, and as they stand before the cut of retention, which they outlive.
 
     The cut is read in the statement's own snapshot: retention moves it before it removes anything, so a snapshot that
     lacks points knows.
 
-    Columns: series_id, window_start and `SUMMARY`.
+    Columns: series_id, window_start, `SUMMARY` and `SKETCH`, which is null without `quantiles`.
     """
-    return f"""{_fold_points(tier_s, scope)}
+    source = f"{points_of(scope)} AND p.event_time >= {_CUT}"
+    counted = f"""SELECT p.series_id, {base_window(tier_s)} AS window_start, {_BIN} AS bin, count(*) AS n
+        FROM {source} GROUP BY 1, 2, 3"""
+    return f"""{_with_sketch(_fold_points(tier_s, source), counted if quantiles else None)}
         UNION ALL
-        SELECT p.series_id, p.window_start, {", ".join(f"p.{name}" for name in SUMMARY)}
+        SELECT p.series_id, p.window_start, {", ".join(f"p.{name}" for name in (*SUMMARY, *SKETCH))}
         FROM {rollups_of(scope, tier_s)} AND p.window_start < {_CUT}"""
 
 
-def _fold_points(tier_s: int, scope: Range | Sequence[Range]) -> str:
+def _fold_points(tier_s: int, source: str) -> str:
     """`m2` by PostgreSQL's Youngs-Cramer variance."""
-    source = f"{points_of(scope)} AND p.event_time >= {_CUT}"
     return f"""
         SELECT p.series_id, p.window_start, {_listed(of_points(tier_s))}
         FROM (
@@ -130,24 +155,62 @@ def _fold_points(tier_s: int, scope: Range | Sequence[Range]) -> str:
         GROUP BY p.series_id, p.window_start"""
 
 
-def fold_rollups(tier_s: int, source: str) -> str:
+def _with_sketch(summaries: str, counted: str | None) -> str:
+    """Summaries beside the sketches of the same points.
+
+    A quantile q of n values stands for the one with rank floor(q (n - 1)). A sketch that does not hold all of a
+    summary's points, since a rollup below has none, is left out.
+
+    Args:
+        summaries: SELECT of series_id, window_start and `SUMMARY`.
+        counted: SELECT of series_id, window_start, bin and n, how many of the points are in it; None: no sketches.
+    """
+    if counted is None:
+        nulls = ("NULL::integer[]", "NULL::bigint[]", *("NULL::float8" for _ in QUANTILES))
+        return f"SELECT s.*, {', '.join(f'{n} AS {name}' for n, name in zip(nulls, SKETCH, strict=True))} FROM ({summaries}) s"
+    bins = ", ".join(
+        f"min(c.bin) FILTER (WHERE c.up_to > {share!r}::float8 * (c.total - 1)) AS {name}"
+        for name, share in QUANTILES.items()
+    )
+    values = ", ".join(
+        f"least(greatest({_OF_BIN.format(bin=f'q.{name}')}, s.min), s.max) AS {name}" for name in QUANTILES
+    )
+    return f"""
+        SELECT s.*, q.bins, q.bin_counts, {values}
+        FROM ({summaries}) s LEFT JOIN (
+            SELECT c.series_id, c.window_start, max(c.total) AS total,
+                   array_agg(c.bin ORDER BY c.bin) AS bins, array_agg(c.n::bigint ORDER BY c.bin) AS bin_counts, {bins}
+            FROM (
+                SELECT b.*, sum(b.n::float8) OVER (PARTITION BY b.series_id, b.window_start ORDER BY b.bin) AS up_to,
+                       sum(b.n::float8) OVER (PARTITION BY b.series_id, b.window_start) AS total
+                FROM ({counted}) b
+            ) c
+            GROUP BY c.series_id, c.window_start
+        ) q ON q.series_id = s.series_id AND q.window_start = s.window_start AND q.total = s.count"""
+
+
+def fold_rollups(tier_s: int, source: str, *, quantiles: bool = False) -> str:
     """Rollups of `tier_s` from those of the tier below: `source` is FROM … WHERE of rollups p.
 
-    `m2` by Chan, Golub and LeVeque's pairwise formula around the mean of the whole: the textbook difference of
+    Columns as `fold_base`. `m2` by Chan, Golub and LeVeque's pairwise formula around the mean of the whole: the textbook difference of
     squares would cancel.
     """
-    width = f"interval '{tier_s:d} seconds'"
-    return f"""
+    wide = f"date_bin(interval '{tier_s:d} seconds', p.window_start, {timestamp(0)})"
+    counted = f"""SELECT p.series_id, p.wide_start AS window_start, u.bin, sum(u.n) AS n
+        FROM (SELECT p.*, {wide} AS wide_start FROM {source}) p CROSS JOIN LATERAL unnest(p.bins, p.bin_counts) AS u(bin, n)
+        WHERE p.count > 0 GROUP BY 1, 2, 3"""
+    summaries = f"""
         SELECT p.series_id, p.wide_start AS window_start, {_listed(OF_ROLLUPS)}
         FROM (
             SELECT p.*, {MEAN_OF_WIDE} AS mean
             FROM (
-                SELECT p.*, date_bin({width}, p.window_start, {timestamp(0)}) AS wide_start FROM {source}
+                SELECT p.*, {wide} AS wide_start FROM {source}
             ) p
             WHERE p.count > 0
             WINDOW whole AS (PARTITION BY p.series_id, p.wide_start)
         ) p
         GROUP BY p.series_id, p.wide_start"""
+    return _with_sketch(summaries, counted if quantiles else None)
 
 
 def of_points(base_s: int) -> dict[str, str]:
@@ -172,9 +235,10 @@ def differs(a: str, b: str) -> str:
     rounding does to deviations from a mean that is large beside them (Chan, Golub and LeVeque 1983: the relative
     error grows with magnitude x sqrt(count / m2)).
     """
-    size = f"greatest(abs({a}.min), abs({a}.max), abs({b}.min), abs({b}.max))"
+    # no less than 1e-140: nothing below underflows then, and what is smaller is nothing beside it
+    size = f"greatest(abs({a}.min), abs({a}.max), abs({b}.min), abs({b}.max), {_TINY_ROOT})"
     count = f"greatest({a}.count, {b}.count)"
-    m2 = f"greatest({a}.m2, {b}.m2)"
+    m2 = f"greatest({a}.m2, {b}.m2, {_TINY})"
     rounding = f"1e-13 * {size} * sqrt({count}) * sqrt({m2}) + {count} * power(1e-12 * {size}, 2)"
     exact = [f"{a}.{name} <> {b}.{name}" for name in SUMMARY if name not in TOLERANT]
     return (

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 
 from tidemark.errors import UsageError
 from tidemark.store.connection import transaction
-from tidemark.store.fold import SUMMARY, Range, base_window
+from tidemark.store.fold import SKETCH, SUMMARY, Range, base_window
 from tidemark.store.marks import insert_marks
 from tidemark.wire.message import microseconds, moment
 from tidemark.wire.summary import MICROSECONDS
@@ -50,7 +50,7 @@ UPDATE rollups SET {zeros}, revision = greatest((extract(epoch FROM clock_timest
 WHERE series_id = ANY(CAST(%s AS integer[])) AND tier_s = %s AND window_start >= %s AND window_start < %s AND count > 0
 RETURNING series_id, extract(epoch FROM window_start)::bigint"""
 _ZERO: Final = {name: "window_start" if name.endswith("_time") else "0" for name in SUMMARY}
-_ZEROS: Final = ", ".join(f"{name} = {zero}" for name, zero in _ZERO.items())
+_ZEROS: Final = ", ".join([*(f"{name} = {zero}" for name, zero in _ZERO.items()), *(f"{n} = NULL" for n in SKETCH)])
 
 
 class Removed(NamedTuple):

@@ -21,6 +21,7 @@ from tidemark.settings import Values
 from tidemark.store.connection import transaction
 from tidemark.store.copy import ROLLUP_COLUMNS, copy_out
 from tidemark.store.fold import (
+    SKETCH,
     SUMMARY,
     Range,
     differs,
@@ -84,12 +85,13 @@ class Settler:
     pool: Engine
     tiers_s: tuple[int, ...]
     horizon_s: float
+    quantiles: bool = False
     rows_a_window: float = 100.0
 
     @classmethod
     def of(cls, pool: Engine, values: Values) -> Settler:
         """As settings say."""
-        return cls(pool, values.tiers_s, values.horizon_s)
+        return cls(pool, values.tiers_s, values.horizon_s, values.quantiles)
 
     def due(self, everything: bool = False) -> Iterator[Settled]:
         """Settle what is due now, tier by tier from the narrowest, a transaction at a time.
@@ -172,22 +174,26 @@ class Settler:
         """
         tier_s = self.tiers_s[level]
         if level == 0:
-            fresh = fold_base(tier_s, scope)
+            fresh = fold_base(tier_s, scope, quantiles=self.quantiles)
         else:
-            fresh = fold_rollups(tier_s, rollups_of(scope, self.tiers_s[level - 1]))
-        names = ", ".join(SUMMARY)
+            fresh = fold_rollups(tier_s, rollups_of(scope, self.tiers_s[level - 1]), quantiles=self.quantiles)
+        names = ", ".join((*SUMMARY, *SKETCH))
         summary = ", ".join(
             f"coalesce(f.{name}, {'window_start' if name.endswith('_time') else 0}) AS {name}" for name in SUMMARY
         )
-        olds = ", ".join(f"o.{name} AS old_{name}" for name in SUMMARY)
-        other_bits = " OR ".join(f"j.{name} <> j.old_{name}" for name in SUMMARY)
-        updates = ", ".join(f"{name} = excluded.{name}" for name in (*SUMMARY, "final"))
+        sketch = ", ".join(f"f.{name}" for name in SKETCH)
+        olds = ", ".join(f"o.{name} AS old_{name}" for name in (*SUMMARY, *SKETCH))
+        other_bits = " OR ".join(
+            [f"j.{name} <> j.old_{name}" for name in SUMMARY]
+            + [f"j.{name} IS DISTINCT FROM j.old_{name}" for name in SKETCH]
+        )
+        updates = ", ".join(f"{name} = excluded.{name}" for name in (*SUMMARY, *SKETCH, "final"))
         closed = f"clock_timestamp() >= window_start + interval '1 second' * ({tier_s:d} + {float(self.horizon_s)!r})"
         return f"""
             WITH f AS MATERIALIZED ({fresh}),
             o AS MATERIALIZED (SELECT p.* FROM {rollups_of(scope, tier_s)}),
             j AS MATERIALIZED (
-                SELECT series_id, window_start, {summary}, {olds}, o.revision AS old_revision,
+                SELECT series_id, window_start, {summary}, {sketch}, {olds}, o.revision AS old_revision,
                        coalesce(o.final, false) AS old_final, coalesce(o.final, false) OR {closed} AS final
                 FROM f FULL JOIN o USING (series_id, window_start)
             ),
@@ -210,7 +216,7 @@ class Settler:
                 ON CONFLICT (series_id, tier_s, window_start) DO UPDATE
                 SET {updates}, revision = excluded.revision, settled_at = now()
             )
-            SELECT {ROLLUP_COLUMNS}, kind FROM r"""
+            SELECT {ROLLUP_COLUMNS}, kind FROM r p"""
 
     def _mark_above(
         self, connection: Connection, tier_s: int, rows: Rollups, scope: Range | list[Range], now: float
@@ -246,7 +252,7 @@ _UNCHANGED: Final = 0
 _NEW: Final = 1
 _CORRECTED: Final = 2
 _REFRESHED: Final = 3
-"""Only the last digits of a sum, or `final`, differ."""
+"""Only the last digits of a sum, `final` or the sketch differ."""
 _SETTLED: Final = np.dtype([*ROLLUP.descr, ("kind", "<i4")])
 
 

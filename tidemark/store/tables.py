@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
 )
-from sqlalchemy.dialects.postgresql import JSON, JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB, TIMESTAMP
 
 metadata: Final = MetaData(
     naming_convention={
@@ -78,6 +78,11 @@ rollups: Final = Table(
     Column("revision", BigInteger, nullable=False),
     Column("final", Boolean, nullable=False),
     Column("settled_at", _Time, nullable=False, server_default=func.now()),
+    Column("bins", ARRAY(Integer), comment="of the sketch, in order; null: nobody asked for quantiles"),
+    Column("bin_counts", ARRAY(BigInteger), comment="points in each of them"),
+    Column("p50", Double),
+    Column("p90", Double),
+    Column("p99", Double),
     Index("rollups_tier_s_window_start_idx", "tier_s", "window_start"),
 )
 

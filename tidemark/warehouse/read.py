@@ -41,6 +41,9 @@ class Rollup(NamedTuple):
     revision: int
     final: bool
     emitted_at: int
+    p50: float | None
+    p90: float | None
+    p99: float | None
 
 
 def latest(

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from tidemark.wire.quantiles import QUANTILES
 from tidemark.wire.summary import MICROSECONDS, Rollups
 
 _F: Final = descriptor_pb2.FieldDescriptorProto
@@ -32,6 +33,9 @@ _TYPES: Final = {
     "revision": _F.TYPE_INT64,
     "final": _F.TYPE_BOOL,
     "emitted_at": _F.TYPE_INT64,
+    "p50": _F.TYPE_DOUBLE,
+    "p90": _F.TYPE_DOUBLE,
+    "p99": _F.TYPE_DOUBLE,
 }
 
 
@@ -69,6 +73,8 @@ def serialize(
         emitted_at: Microseconds since 1970 UTC.
     """
     ends = (rows["window_start"] + rows["tier_s"].astype("i8") * MICROSECONDS).tolist()
+    # what is NaN here is null there
+    quantiles = [[None if value != value else value for value in rows[name].tolist()] for name in QUANTILES]  # noqa: PLR0124  # NaN
     each = repeat(panes, len(rows)) if isinstance(panes, str) else panes
     return [
         Row(
@@ -92,6 +98,9 @@ def serialize(
             final=row[14],
             pane=pane,
             emitted_at=emitted_at,
+            p50=p50,
+            p90=p90,
+            p99=p99,
         ).SerializeToString()
-        for row, name, pane, end in zip(rows.tolist(), names, each, ends, strict=True)
+        for row, name, pane, end, p50, p90, p99 in zip(rows.tolist(), names, each, ends, *quantiles, strict=True)
     ]

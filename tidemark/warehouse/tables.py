@@ -49,6 +49,9 @@ SCHEMA: Final = tuple(
         ("revision", "INTEGER", _REQUIRED, "0: a preview; else the greater is the newer"),
         ("final", "BOOLEAN", _NULLABLE, "settled after the horizon"),
         ("emitted_at", "TIMESTAMP", _REQUIRED, "when this row was made"),
+        ("p50", "FLOAT", _NULLABLE, "median, within 1 %; null without --quantiles"),
+        ("p90", "FLOAT", _NULLABLE, "90th percentile, within 1 %"),
+        ("p99", "FLOAT", _NULLABLE, "99th percentile, within 1 %"),
     )
 )
 CLUSTERING: Final = ["project", "metric", "source"]

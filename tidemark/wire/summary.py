@@ -7,6 +7,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from tidemark.wire.quantiles import QUANTILES
+
 MICROSECONDS: Final = 1_000_000
 
 POINT: Final = np.dtype([("series_id", "<i4"), ("event_time", "<i8"), ("publish_time", "<i8"), ("value", "<f8")])
@@ -29,10 +31,12 @@ ROLLUP: Final = np.dtype(
         ("late_count", "<i8"),
         ("revision", "<i8"),
         ("final", "?"),
+        *((name, "<f8") for name in QUANTILES),
     ]
 )
 """One rollup; times are microseconds since 1970 UTC, `m2` is the sum of squared deviations from the mean, `late_count`
-counts the points published after the end of their window of the base tier, in every tier. A preview has revision 0."""
+counts the points published after the end of their window of the base tier, in every tier. A preview has revision 0.
+Quantiles that nobody asked for are NaN."""
 
 Points = npt.NDArray[np.void]
 Rollups = npt.NDArray[np.void]
@@ -53,7 +57,8 @@ def summarise(points: Points, tier_s: int) -> Rollups:
         tier_s: Length of a window in seconds.
 
     Returns:
-        Shape (m,), dtype `ROLLUP`, sorted by (series_id, window_start), with revision 0 and not final.
+        Shape (m,), dtype `ROLLUP`, sorted by (series_id, window_start), with revision 0, not final and without
+        quantiles.
     """
     if not len(points):
         return np.zeros(0, ROLLUP)
@@ -78,6 +83,8 @@ def summarise(points: Points, tier_s: int) -> Rollups:
     rows["m2"] = np.add.reduceat(deviation * deviation, first)
     rows["first_publish_time"] = np.minimum.reduceat(published, first)
     rows["last_publish_time"] = np.maximum.reduceat(published, first)
+    for name in QUANTILES:
+        rows[name] = np.nan
     rows["late_count"] = np.add.reduceat(published > start + tier_s * MICROSECONDS, first, dtype=np.int64)
     return rows
 
@@ -93,7 +100,8 @@ def fold(rows: Rollups, tier_s: int) -> Rollups:
         tier_s: Length of a window in seconds.
 
     Returns:
-        Shape (m,), dtype `ROLLUP`, sorted by (series_id, window_start), with revision 0 and not final.
+        Shape (m,), dtype `ROLLUP`, sorted by (series_id, window_start), with revision 0, not final and without
+        quantiles.
     """
     rows = rows[rows["count"] > 0]
     if not len(rows):
@@ -106,6 +114,8 @@ def fold(rows: Rollups, tier_s: int) -> Rollups:
     at = np.flatnonzero(new)
     found = np.zeros(len(at), ROLLUP)
     found["series_id"], found["tier_s"], found["window_start"] = rows["series_id"][at], tier_s, start[at]
+    for name in QUANTILES:
+        found[name] = np.nan
     for name in ("count", "sum", "late_count"):
         found[name] = np.add.reduceat(rows[name], at)
     for name in ("min", "first_publish_time"):

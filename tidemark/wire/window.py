@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tidemark.wire.block import winners
+from tidemark.wire.quantiles import Sketches
 from tidemark.wire.summary import MICROSECONDS, ROLLUP, Points, Rollups, summarise
 
 RUNS: Final = 64
@@ -30,9 +31,10 @@ _NAMES: Final = list(ROLLUP.names or ())
 class WindowState:
     """The points of one window of the base tier, and their rollups. The order of `add` makes no difference."""
 
-    def __init__(self, base_s: int) -> None:
-        """An empty window, `base_s` seconds long."""
+    def __init__(self, base_s: int, *, quantiles: bool = False) -> None:
+        """An empty window, `base_s` seconds long, whose rows have quantiles when asked for."""
         self._base_s = base_s
+        self._sketches = Sketches() if quantiles else None
         self._waiting: list[Points] = []
         self._runs: list[Points] = []
         self._rows = np.zeros(0, _ROW)
@@ -52,12 +54,20 @@ class WindowState:
             fresh = winners(np.concatenate(self._waiting)).points
             self._waiting = []
             self._fold(fresh)
-        return self._rows[_NAMES].astype(ROLLUP)
+        rows = self._rows[_NAMES].astype(ROLLUP)
+        if self._sketches is not None:
+            _, found = self._sketches.quantiles()
+            for name, values in found.items():
+                rows[name] = np.clip(values, rows["min"], rows["max"])
+        return rows
 
     def _fold(self, fresh: Points) -> None:
         if self._base_s > _WIDEST_S:
             self._runs = [winners(np.concatenate([*self._runs, fresh])).points]
             self._rows = _rows_of(self._runs[0], self._base_s)
+            if self._sketches is not None:
+                self._sketches = Sketches()
+                self._sketches.add(self._runs[0]["series_id"], self._runs[0]["value"])
             return
         keys = self._keys_of(fresh)
         at = np.searchsorted(self._keys, keys)
@@ -73,6 +83,8 @@ class WindowState:
             if len(self._runs) > RUNS:
                 self._runs = [winners(np.concatenate(self._runs)).points]
             self._merge(_rows_of(fresh, self._base_s))
+            if self._sketches is not None:
+                self._sketches.add(fresh["series_id"], fresh["value"])
         if len(overwritten):
             again = np.concatenate([run[np.isin(run["series_id"], overwritten)] for run in self._runs])
             rows = _rows_of(winners(again).points, self._base_s)
@@ -95,6 +107,9 @@ class WindowState:
             wins = (new["publish_time"] > old["publish_time"]) | (
                 (new["publish_time"] == old["publish_time"]) & (new["value"] > old["value"])
             )
+            if self._sketches is not None and wins.any():
+                self._sketches.add(new["series_id"][wins], new["value"][wins])
+                self._sketches.take(old["series_id"][wins], old["value"][wins])
             run[at[here[wins]]] = new[wins]
             overwritten.append(new["series_id"][wins])
         return np.unique(np.concatenate(overwritten))
