@@ -79,9 +79,11 @@ def settle(settler: Settler) -> tuple[int, float, float]:
     return rows, time.perf_counter() - began, time.process_time() - cpu
 
 
-def minutes(pool: Engine, series: SeriesCache, server: Postgres, now_s: int) -> dict[str, float]:
+def minutes(
+    pool: Engine, series: SeriesCache, server: Postgres, now_s: int, *, quantiles: bool = False
+) -> dict[str, float]:
     """Seven minutes, each settled in turn; the first also fills the upper tiers."""
-    writer, settler = Writer(pool, series, Policy(60, 0, 0)), Settler(pool, TIERS_S, 0)
+    writer, settler = Writer(pool, series, Policy(60, 0, 0)), Settler(pool, TIERS_S, 0, quantiles)
     took, base, rows, client, database = [], [], [], [], []
     pid = server.process()
     assert pid is not None
@@ -211,6 +213,8 @@ def main() -> int:
             now_s = int(time.time()) // 60 * 60 - 1800
             fill(pool, series.ids(KEYS), arguments.stored, now_s)
             found = minutes(pool, series, server, now_s)
+            sketched = minutes(pool, series, server, now_s + 600, quantiles=True)
+            found |= {f"quantiles_{name}": sketched[name] for name in ("minute_ms", "database_cpu_us_a_rollup")}
             found |= late(pool, series, arguments.late)
         finally:
             pool.dispose()
