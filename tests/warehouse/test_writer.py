@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import grpc
 import numpy as np
 import pytest
 from google.cloud import bigquery
+from google.cloud.bigquery_storage_v1 import types
 from google.protobuf import duration_pb2
 from google.rpc import code_pb2, error_details_pb2
 
@@ -19,8 +21,9 @@ from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.local.bigquery import BigQuery
 from tidemark.warehouse.clients import rest
 from tidemark.warehouse.read import Rollup, history, latest
+from tidemark.warehouse.rows import Row
 from tidemark.warehouse.tables import TABLE, VIEW, ensure, view_sql
-from tidemark.warehouse.writer import ROWS_A_REQUEST, STREAMS, RollupWriter
+from tidemark.warehouse.writer import ROWS_A_REQUEST, STREAMS, RefusedRow, RollupWriter
 from tidemark.wire.summary import ROLLUP
 
 DATASET = "tidemark-local.writer"
@@ -176,6 +179,50 @@ def test_refused_rows_are_named_and_their_neighbours_written(scripted: Callable)
     refused = writer.append(rows(6), [KEY] * 6, "settled")
     assert [(one.row, one.message) for one in refused] == [(1, "bad 1"), (4, "bad 4")]
     assert handler.kept == 4
+
+
+def test_what_waits_goes_together_and_each_hears_of_its_own_rows(scripted: Callable) -> None:
+    waiting = threading.Event()
+
+    def slow(_request: Request, _number: int) -> Response:
+        waiting.wait(10)
+        return Response(append_result=types.AppendRowsResponse.AppendResult.pb()())
+
+    def picky(request: Request, number: int) -> Response:
+        sent = request.proto_rows.rows.serialized_rows
+        return refuse(*(i for i, row in enumerate(sent) if Row.FromString(row).project == "bad"))(request, number)
+
+    handler, writer = scripted({**dict.fromkeys(range(1, STREAMS + 1), slow), STREAMS + 1: picky})
+
+    def append(number: int) -> list[RefusedRow]:
+        names = [KEY] * number
+        if number % 2:
+            names[number - 1] = ("bad", "s", "m")
+        return writer.append(rows(number), names, "early")
+
+    with ThreadPoolExecutor(STREAMS + 6) as threads:
+        first = []
+        until = time.monotonic() + 10
+        while len(first) < STREAMS:
+            first.append(threads.submit(append, 2))
+            while handler.seen < len(first) and time.monotonic() < until:
+                time.sleep(0.01)
+        others = {number: threads.submit(append, number) for number in range(3, 9)}
+        while len(writer._waiting) < len(others) and time.monotonic() < until:
+            time.sleep(0.01)
+        waiting.set()
+        assert [one.result() for one in first] == [[]] * STREAMS
+        for number, other in others.items():
+            assert [one.row for one in other.result()] == ([number - 1] if number % 2 else [])
+    assert handler.seen == STREAMS + 2, "one request for all of them, and one for what was not to blame"
+    assert handler.kept == 3 + 4 + 5 + 6 + 7 + 8 - 3
+
+
+def test_all_that_went_together_hear_that_it_failed(scripted: Callable) -> None:
+    _, writer = scripted(dict.fromkeys(range(1, 200), grpc.StatusCode.PERMISSION_DENIED))
+    with ThreadPoolExecutor(8) as threads:
+        for one in [threads.submit(writer.append, rows(1), [KEY], "early") for _ in range(8)]:
+            assert isinstance(one.exception(10), MisconfiguredError)
 
 
 def test_a_server_that_never_answers_does_not_hold_the_thread(scripted: Callable) -> None:

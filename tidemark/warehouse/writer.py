@@ -1,6 +1,9 @@
 """Appends rollup rows to BigQuery over the Storage Write API's default stream.
 
-    rows ── serialize ──▶ requests of ≤ 5,000 rows ──▶ one AppendRows stream a thread ──▶ responses, in order
+    rows ── serialize ──▶ what waits goes together ──▶ requests of ≤ 5,000 rows ──▶ an AppendRows stream ──▶ responses
+
+A bundle of previews is a few rows and takes the service as long as thousands: while one append is under way, those of
+other threads gather, and the next takes them all.
 
 A row is durable when its response says so. A broken stream, a timeout or a service that is busy means that the
 requests without a response are sent again: a row may then be there twice, which the view `rollups_latest` hides.
@@ -29,8 +32,9 @@ from tidemark.wire.summary import Rollups
 ROWS_A_REQUEST: Final = 5_000
 BYTES_A_REQUEST: Final = 8 << 20
 """The service takes 10 MB."""
-STREAMS: Final = 8
-"""Open at once from one process: the service wants few connections, each of them busy."""
+STREAMS: Final = 2
+"""Open at once from one process: the service wants few connections, each of them busy. Not one, so that a request
+which the service is slow to answer does not hold everything."""
 _METHOD: Final = "/google.cloud.bigquery.storage.v1.BigQueryWrite/AppendRows"
 _Request: Final = types.AppendRowsRequest.pb()
 _Response: Final = types.AppendRowsResponse.pb()
@@ -54,6 +58,16 @@ class RefusedRow(NamedTuple):
     message: str
 
 
+class _Rows:
+    """What one `append` brought, and what became of it."""
+
+    def __init__(self, serialized: list[bytes]) -> None:
+        self.serialized = serialized
+        self.refused: list[RefusedRow] = []
+        self.error: BaseException | None = None
+        self.done = threading.Event()
+
+
 class _Failure(Exception):  # noqa: N818  # stays in this module
     """One request was not acknowledged."""
 
@@ -72,7 +86,7 @@ class RollupWriter:
         Args:
             dataset: gcp_project.dataset.
             endpoint: host:port of a stand-in in plain text; None: Google's.
-            deadline_s: How long one `append` tries.
+            deadline_s: How long rows are tried once it is their turn.
         """
         project, _, name = dataset.rpartition(".")
         self._stream_name = f"projects/{project}/datasets/{name}/tables/{TABLE}/streams/_default"
@@ -80,6 +94,7 @@ class RollupWriter:
         self._deadline_s = deadline_s
         self._channel: Any = None
         self._idle: list[_Stream] = []
+        self._waiting: list[_Rows] = []
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(STREAMS)
 
@@ -100,7 +115,39 @@ class RollupWriter:
             UnavailableError: not all rows are known to be durable after the deadline; appending again is harmless.
             MisconfiguredError: the table, its schema or a grant is not as it must be.
         """
-        serialized = serialize(rows, names, panes, time.time_ns() // 1000)
+        brought = _Rows(serialize(rows, names, panes, time.time_ns() // 1000))
+        with self._lock:
+            self._waiting.append(brought)
+        with self._slots:
+            # another thread may have taken them along while this one waited for its turn
+            with self._lock:
+                together, self._waiting = (self._waiting, []) if brought in self._waiting else ([], self._waiting)
+            if together:
+                self._deliver(together)
+        brought.done.wait()
+        if brought.error is not None:
+            raise brought.error
+        return brought.refused
+
+    def _deliver(self, together: list[_Rows]) -> None:
+        """Append the rows of several threads and tell each what became of its own."""
+        try:
+            refused = self._append([row for some in together for row in some.serialized])
+            start = 0
+            for some in together:
+                end = start + len(some.serialized)
+                some.refused = [RefusedRow(one.row - start, one.message) for one in refused if start <= one.row < end]
+                start = end
+        except BaseException as error:
+            for some in together:
+                some.error = error
+            if not isinstance(error, TidemarkError):
+                raise
+        finally:
+            for some in together:
+                some.done.set()
+
+    def _append(self, serialized: list[bytes]) -> list[RefusedRow]:
         pending = list(_batches(serialized))
         refused: list[RefusedRow] = []
         give_up_at = time.monotonic() + self._deadline_s
@@ -139,8 +186,6 @@ class RollupWriter:
         Returns:
             What is left to send: batches without their refused rows.
         """
-        if not self._slots.acquire(timeout=max(0.0, give_up_at - time.monotonic())):
-            raise _Failure(code_pb2.DEADLINE_EXCEEDED, "every stream was busy")
         stream = None
         good = False
         try:
@@ -163,7 +208,6 @@ class RollupWriter:
                     self._idle.append(stream)
             elif stream is not None:
                 stream.close()
-            self._slots.release()
 
     def _take_stream(self) -> _Stream:
         with self._lock:
