@@ -45,8 +45,14 @@ class WriteRollups(beam.PTransform):
         super().__init__()
 
     def expand(self, batches: Any) -> Any:
-        """One ParDo; nothing comes out."""
-        return batches | beam.ParDo(_Append(self.store, self.warehouse)).with_output_types(None)
+        """One ParDo, out of which nothing comes.
+
+        But it has an output that another stage takes: of a stage without one Prism awaits the end of a bundle in a
+        loop that never rests, all the time that BigQuery takes (Beam 2.77, prism/internal/stage.go: a closed channel
+        in its `select`).
+        """
+        written = batches | beam.ParDo(_Append(self.store, self.warehouse)).with_output_types(None)
+        return (written,) | "written" >> beam.Flatten()
 
 
 def append(store: Store, warehouse: Warehouse, rows: Rollups, panes: str | list[str]) -> None:

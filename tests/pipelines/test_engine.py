@@ -35,11 +35,13 @@ LABELS = [
     "preview/window",
     "preview/fold",
     "write previews",
+    "write previews/written",
     "settle",
     "settle/start",
     "settle/tick",
     "settle/settle due",
     "write settled",
+    "write settled/written",
 ]
 
 

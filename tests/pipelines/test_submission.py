@@ -30,8 +30,10 @@ STAGES = [
     "settle/start/Impulse",
     "settle/tick",
     "write previews",
+    "write previews/written",
     "write raw/ParDo(_Write)",
     "write settled",
+    "write settled/written",
 ]
 """By these an update matches the state of a running job. A rename goes into CHANGELOG.md with the
 `--transform_name_mapping` that it needs."""
