@@ -18,13 +18,15 @@ class Oracle:
         candidate = (publish_us, value)
         self.winners[key, event_us] = max(self.winners.get((key, event_us), candidate), candidate)
 
-    def rollups(self, tier_s: int, base_s: int) -> dict[tuple[Key, int], dict[str, float]]:
+    def rollups(
+        self, tier_s: int, base_s: int, *, quantiles: bool = False
+    ) -> dict[tuple[Key, int], dict[str, float | None]]:
         """By (series, window start in µs)."""
         width, base = tier_s * 1_000_000, base_s * 1_000_000
         groups = defaultdict(list)
         for (key, event_us), (publish_us, value) in self.winners.items():
             groups[key, event_us - event_us % width].append((event_us, publish_us, value))
-        found = {}
+        found: dict[tuple[Key, int], dict[str, float | None]] = {}
         for (key, start), members in groups.items():
             members.sort()
             values = [value for _, _, value in members]
@@ -41,10 +43,14 @@ class Oracle:
                 "last_publish_time": max(published for _, published, _ in members),
                 "late_count": sum(published > event - event % base + base for event, published, _ in members),
             }
+            ranked = sorted(values)
+            for name, hundredths in (("p50", 50), ("p90", 90), ("p99", 99)):
+                rank = hundredths * (len(ranked) - 1) // 100
+                found[key, start][name] = ranked[rank] if quantiles else None
         return found
 
 
-def differences(wanted: dict[tuple[Key, int], dict[str, float]], rows: list[object]) -> list[str]:
+def differences(wanted: dict[tuple[Key, int], dict[str, float | None]], rows: list[object]) -> list[str]:
     """Where rows (of `rollups_latest`) differ from what is wanted."""
     left, found = dict(wanted), []
     for row in rows:
@@ -55,7 +61,12 @@ def differences(wanted: dict[tuple[Key, int], dict[str, float]], rows: list[obje
             continue
         for name, value in expected.items():
             got = getattr(row, name)
-            same = math.isclose(got, value, rel_tol=1e-9, abs_tol=1e-6) if name in ("sum", "m2") else got == value
+            if name in ("sum", "m2"):
+                same = math.isclose(got, value, rel_tol=1e-9, abs_tol=1e-6)
+            elif name in ("p50", "p90", "p99") and None not in (got, value):
+                same = abs(got - value) <= 0.01 * abs(value) * (1 + 1e-9)
+            else:
+                same = got == value
             if not same:
                 found.append(f"{key} {name}: {got}, should be {value}")
     return found + [f"{key} is missing" for key in left]

@@ -110,11 +110,12 @@ def everything_is_right(environment: Mapping[str, str], oracle: Oracle) -> None:
     assert not wrong, (len(wrong), wrong[:5])
     assert len(found) == len(oracle.winners)
     tiers_s = tuple(map(int, environment["TIDEMARK_TIERS_S"].split(",")))
+    quantiles = environment.get("TIDEMARK_QUANTILES") == "true"
     client = rest(DATASET, environment["BIGQUERY_EMULATOR_HOST"])
     for tier_s in tiers_s:
         rows = list(latest(client, DATASET, 0, 4_000_000_000_000_000, tier_s))
-        off = differences(oracle.rollups(tier_s, tiers_s[0]), rows)
+        off = differences(oracle.rollups(tier_s, tiers_s[0], quantiles=quantiles), rows)
         assert not off, (tier_s, len(off), off[:5])
         assert all(row.pane == "settled" for row in rows)
-    report = verify(database_url, DATASET, tiers_s)
+    report = verify(database_url, DATASET, tiers_s, quantiles=quantiles)
     assert report.passed, report

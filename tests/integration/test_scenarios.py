@@ -14,6 +14,8 @@ from tests.integration.points import Feed, Message, Point, everything_is_right, 
 from tidemark.bus.puller import LEASE_S
 from tidemark.local.job import Job
 from tidemark.local.pubsub.control import Control
+from tidemark.local.stack import DATASET
+from tidemark.warehouse.clients import rest
 
 HOUR_MS = 3_600_000
 DRAIN_S = 30
@@ -64,6 +66,7 @@ def shapes(rng: random.Random) -> dict[str, list[Point]]:
 
 @pytest.mark.timeout(400)
 def test_streams_of_every_shape_are_right_when_settled(environment: dict[str, str], feed: Feed, tmp_path: Path) -> None:
+    environment = {**environment, "TIDEMARK_QUANTILES": "true"}
     rng = random.Random(20130711)
     log = tmp_path / "ingest.log"
     control = Control(environment["PUBSUB_EMULATOR_HOST"])
@@ -120,6 +123,11 @@ def test_streams_of_every_shape_are_right_when_settled(environment: dict[str, st
     feed.points([(("idle", "s", "m"), now_ms() * 1000, 1.0)])
     job.drained()
     everything_is_right(environment, feed.oracle())
+    client = rest(DATASET, environment["BIGQUERY_EMULATOR_HOST"])
+    previews = f"SELECT countif(p50 IS NULL OR p99 < p50), count(*) FROM `{DATASET}.rollups` WHERE pane != 'settled'"
+    without, number = next(iter(client.query_and_wait(previews)))
+    assert number > 100
+    assert without == 0
     dead = query(environment["TIDEMARK_DATABASE_URL"], "SELECT reason, count(*) FROM dead_letters GROUP BY reason")
     assert [tuple(row) for row in dead] == [("event_time_in_future", len(broken))]
     of = dict(

@@ -160,6 +160,8 @@ class Proxy:
             except OSError:  # the server is away
                 client.close()
                 continue
+            for one in (client, server):  # as the driver has it: else small packets wait for 40 ms
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._open += [client, server]
             threading.Thread(target=self._pump, args=(client, server, True), daemon=True).start()
             threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
