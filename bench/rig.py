@@ -9,6 +9,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+# a child that is forked while gRPC's threads are at work dies in gRPC's handlers now and then, before it is what it shall be
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+
 import grpc
 from google.pubsub_v1 import types
 

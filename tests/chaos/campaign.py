@@ -113,6 +113,13 @@ class _Campaign:
         witness = Witness(address)
         witness.start()
         self.job = self._job()
+        try:
+            return self._run(address, witness)
+        finally:
+            if self.job.status() is None:
+                self.job.kill()
+
+    def _run(self, address: str, witness: Witness) -> Outcome:
         self.job.wait_ready()
         traffic = Traffic(address, self.plan.seed, self.plan.points, self.plan.seconds, HORIZON_S)
         traffic.start()
