@@ -22,8 +22,9 @@ from tidemark.store.ledger import totals
 from tidemark.store.migrate import migrate
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
-from tidemark.store.write import Policy, Writer
-from tidemark.wire.block import Block, SeriesKey
+from tidemark.store.write import DEAD_LETTERS_AT_ONCE, Policy, Writer
+from tidemark.wire.block import Block, DeadLetter, SeriesKey
+from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import POINT
 
 TIERS_S = (60, 3600, 86_400)
@@ -163,6 +164,25 @@ def test_a_point_that_the_database_refuses_becomes_a_dead_letter_and_its_neighbo
     with transaction(pool) as connection:
         assert connection.exec_driver_sql("SELECT data FROM dead_letters").scalar_one()
         assert totals(connection).unbalanced == 0
+
+
+def test_a_flood_of_dead_letters_large_and_small_is_kept_once_and_whole(pool: Engine) -> None:
+    bodies = [b"\xff%d" % i for i in range(2 * DEAD_LETTERS_AT_ONCE + 7)] + [bytes(5 << 20), b"x" * (9 << 20), b"end"]
+    letters = [
+        DeadLetter(f"m{i}", -1, body, {"n": "\x00"}, "decode", Reason.NOT_JSON, f"nul \x00 {i}", BASE_US + i)
+        for i, body in enumerate(bodies)
+    ]
+    writer = Writer(pool, SeriesCache(pool), Policy(60, 0, 0))
+    for _ in range(2):
+        written = writer.write(Block([], np.zeros(0, POINT), None, [*letters, *letters[:3]]))
+        assert written.dead_lettered == len(letters) + 3
+    with transaction(pool) as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT message_id, data, attributes::text, reason, detail FROM dead_letters WHERE position = -1"
+        ).all()
+        assert totals(connection).unbalanced == 0
+    assert {row[0]: bytes(row[1]) for row in rows} == {f"m{i}": body for i, body in enumerate(bodies)}
+    assert {(row[3], row[4]) for row in rows} == {("not_json", f"nul \\0 {i}") for i in range(len(bodies))}
 
 
 def test_a_writer_merges_at_once_while_blocks_overlap_and_copies_again_when_they_do_not(pool: Engine) -> None:

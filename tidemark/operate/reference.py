@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from tidemark.settings import DELETE, INGEST, MAINTAIN, REBUILD, STORE, VERIFY, Setting
+from tidemark.settings import COMPACT, DELETE, INGEST, MAINTAIN, REBUILD, SOURCES, STORE, VERIFY, Setting
 from tidemark.store import errors
 
 _NOTE: Final = "<!-- Made from the code by `python -m tidemark.operate.reference docs/reference`: change it there. -->"
@@ -18,6 +18,8 @@ TAKEN_BY: Final[dict[str, tuple[Setting, ...]]] = {
     "rebuild": REBUILD,
     "delete": DELETE,
     "maintain": MAINTAIN,
+    "sources": SOURCES,
+    "compact": COMPACT,
 }
 
 

@@ -9,6 +9,7 @@ at once. Either way leaves the same state, so a block may be written any number 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -86,7 +87,9 @@ VALUES {rows}
 ON CONFLICT DO NOTHING"""
 _A_DEAD_LETTER: Final = "(%s, %s, %s, CAST(%s AS json), %s, %s, %s, %s)"
 DEAD_LETTERS_AT_ONCE: Final = 500
-"""In one statement: a round trip for each of a flood of them would slow every good point down."""
+DEAD_LETTER_BYTES_AT_ONCE: Final = 8 << 20
+"""In one statement: a round trip for each of a flood of them would slow every good point down. But each is kept whole,
+and may be megabytes."""
 
 _LEDGER: Final = """
 INSERT INTO ledger (received, inserted, overwritten, ignored, dead_lettered) VALUES (%s, %s, %s, %s, %s)
@@ -347,10 +350,22 @@ def keep(pool: Engine, letters: list[DeadLetter]) -> None:
 
 
 def _put_dead_letters(connection: Connection, letters: list[DeadLetter]) -> None:
-    for at in range(0, len(letters), DEAD_LETTERS_AT_ONCE):
-        some = letters[at : at + DEAD_LETTERS_AT_ONCE]
+    for some in _at_once(letters):
         statement = _DEAD_LETTER.format(rows=", ".join([_A_DEAD_LETTER] * len(some)))
         connection.exec_driver_sql(statement, tuple(value for letter in some for value in _dead_letter_values(letter)))
+
+
+def _at_once(letters: list[DeadLetter]) -> Iterator[list[DeadLetter]]:
+    some: list[DeadLetter] = []
+    size = 0
+    for letter in letters:
+        if some and (len(some) == DEAD_LETTERS_AT_ONCE or size + len(letter.data) > DEAD_LETTER_BYTES_AT_ONCE):
+            yield some
+            some, size = [], 0
+        some.append(letter)
+        size += len(letter.data)
+    if some:
+        yield some
 
 
 def _dead_letter_values(letter: DeadLetter) -> tuple[object, ...]:
