@@ -23,7 +23,7 @@ from tidemark.warehouse.clients import rest
 from tidemark.warehouse.read import Rollup, history, latest
 from tidemark.warehouse.rows import Row
 from tidemark.warehouse.tables import TABLE, VIEW, ensure, view_sql
-from tidemark.warehouse.writer import ROWS_A_REQUEST, STREAMS, RefusedRow, RollupWriter
+from tidemark.warehouse.writer import ROWS_A_REQUEST, STREAMS, RefusedRow, RollupWriter, _Rows
 from tidemark.wire.summary import ROLLUP
 
 DATASET = "tidemark-local.writer"
@@ -122,9 +122,9 @@ def test_a_server_that_is_away_or_frozen_is_told_after_the_deadline() -> None:
 def scripted() -> Iterator[Callable[[dict], tuple[Scripted, RollupWriter]]]:
     opened = []
 
-    def start(script: dict) -> tuple[Scripted, RollupWriter]:
+    def start(script: dict, deadline_s: float = 3) -> tuple[Scripted, RollupWriter]:
         handler, server, port = serve(script)
-        writer = RollupWriter(DATASET, f"127.0.0.1:{port}", deadline_s=3)
+        writer = RollupWriter(DATASET, f"127.0.0.1:{port}", deadline_s)
         opened.append((server, writer))
         return handler, writer
 
@@ -192,7 +192,7 @@ def test_what_waits_goes_together_and_each_hears_of_its_own_rows(scripted: Calla
         sent = request.proto_rows.rows.serialized_rows
         return refuse(*(i for i, row in enumerate(sent) if Row.FromString(row).project == "bad"))(request, number)
 
-    handler, writer = scripted({**dict.fromkeys(range(1, STREAMS + 1), slow), STREAMS + 1: picky})
+    handler, writer = scripted({**dict.fromkeys(range(1, STREAMS + 1), slow), STREAMS + 1: picky}, 30)
 
     def append(number: int) -> list[RefusedRow]:
         names = [KEY] * number
@@ -201,15 +201,9 @@ def test_what_waits_goes_together_and_each_hears_of_its_own_rows(scripted: Calla
         return writer.append(rows(number), names, "early")
 
     with ThreadPoolExecutor(STREAMS + 6) as threads:
-        first = []
-        until = time.monotonic() + 10
-        while len(first) < STREAMS:
-            first.append(threads.submit(append, 2))
-            while handler.seen < len(first) and time.monotonic() < until:
-                time.sleep(0.01)
+        first = _holding(threads, handler, lambda: append(2))
         others = {number: threads.submit(append, number) for number in range(3, 9)}
-        while len(writer._waiting) < len(others) and time.monotonic() < until:
-            time.sleep(0.01)
+        _until(lambda: len(writer._waiting) == len(others))
         waiting.set()
         assert [one.result() for one in first] == [[]] * STREAMS
         for number, other in others.items():
@@ -218,11 +212,80 @@ def test_what_waits_goes_together_and_each_hears_of_its_own_rows(scripted: Calla
     assert handler.kept == 3 + 4 + 5 + 6 + 7 + 8 - 3
 
 
-def test_all_that_went_together_hear_that_it_failed(scripted: Callable) -> None:
-    _, writer = scripted(dict.fromkeys(range(1, 200), grpc.StatusCode.PERMISSION_DENIED))
-    with ThreadPoolExecutor(8) as threads:
-        for one in [threads.submit(writer.append, rows(1), [KEY], "early") for _ in range(8)]:
-            assert isinstance(one.exception(10), MisconfiguredError)
+@pytest.mark.parametrize("refused", [[0], [1], [0, 1, 2, 3, 4], [4, 7]])
+@pytest.mark.parametrize("breaks", [grpc.StatusCode.UNAVAILABLE, CLOSE])
+def test_a_stream_that_breaks_after_rows_were_refused_loses_no_neighbour(
+    scripted: Callable, monkeypatch: pytest.MonkeyPatch, refused: list[int], breaks: object
+) -> None:
+    monkeypatch.setattr("tidemark.warehouse.writer.ROWS_A_REQUEST", 5)
+    kept: list[int] = []
+
+    def picky(request: Request, number: int) -> Response:
+        tiers = [Row.FromString(row).tier_s for row in request.proto_rows.rows.serialized_rows]
+        bad = [i for i, tier in enumerate(tiers) if tier in refused]
+        if not bad:
+            kept.extend(tiers)
+            return Response(append_result=types.AppendRowsResponse.AppendResult.pb()())
+        return refuse(*bad)(request, number)
+
+    script = {**dict.fromkeys(range(1, 50), picky), 2: breaks, 4: breaks}
+    _, writer = scripted(script)
+    some = rows(12)
+    some["tier_s"] = np.arange(12)
+    assert sorted(one.row for one in writer.append(some, [KEY] * 12, "settled")) == refused
+    assert sorted(kept) == [i for i in range(12) if i not in refused]
+
+
+def test_all_that_went_together_hear_that_it_failed_and_nobody_else(scripted: Callable) -> None:
+    waiting = threading.Event()
+
+    def slow(_request: Request, _number: int) -> Response:
+        waiting.wait(10)
+        return Response(append_result=types.AppendRowsResponse.AppendResult.pb()())
+
+    def by_pane(request: Request, number: int) -> Response:
+        if Row.FromString(request.proto_rows.rows.serialized_rows[0]).pane == "early":
+            return in_band(code_pb2.PERMISSION_DENIED)(request, number)
+        return Response(append_result=types.AppendRowsResponse.AppendResult.pb()())
+
+    script = {**dict.fromkeys(range(1, STREAMS + 1), slow), **dict.fromkeys(range(STREAMS + 1, 50), by_pane)}
+    handler, writer = scripted(script, 30)
+    with ThreadPoolExecutor(STREAMS + 8) as threads:
+        first = _holding(threads, handler, lambda: writer.append(rows(1), [KEY], "early"))
+        previews = [threads.submit(writer.append, rows(1), [KEY], "early") for _ in range(4)]
+        _until(lambda: len(writer._waiting) == 4)
+        settled = [threads.submit(writer.append, rows(1), [KEY], "settled") for _ in range(4)]
+        _until(lambda: len(writer._waiting) == 8)
+        waiting.set()
+        assert [one.result() for one in first] == [[]] * STREAMS
+        assert {type(one.exception()) for one in previews} == {MisconfiguredError}
+        assert [one.result() for one in settled] == [[]] * 4, "settled rows do not go with previews"
+    assert handler.seen == STREAMS + 2
+
+
+def test_no_more_than_a_bound_goes_together(scripted: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tidemark.warehouse.writer.ROWS_TOGETHER", 10)
+    _, writer = scripted({})
+    writer._waiting = [_Rows([b""] * number, settled=False) for number in (30, 1, 4, 5, 2)]
+    assert [len(some.serialized) for some in writer._take()] == [30]
+    assert [len(some.serialized) for some in writer._take()] == [1, 4, 5]
+    assert [len(some.serialized) for some in writer._take()] == [2]
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def _holding(threads: ThreadPoolExecutor, handler: Scripted, append: Callable[[], object]) -> list:
+    """Every stream is busy with one append, each in a request of its own."""
+    first = []
+    while len(first) < STREAMS:
+        first.append(threads.submit(append))
+        _until(lambda: handler.seen == len(first))
+    return first
 
 
 def test_a_server_that_never_answers_does_not_hold_the_thread(scripted: Callable) -> None:

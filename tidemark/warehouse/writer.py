@@ -2,8 +2,8 @@
 
     rows ── serialize ──▶ what waits goes together ──▶ requests of ≤ 5,000 rows ──▶ an AppendRows stream ──▶ responses
 
-A bundle of previews is a few rows and takes the service as long as thousands: while one append is under way, those of
-other threads gather, and the next takes them all.
+A bundle of previews is a few rows and takes the service as long as thousands: while appends are under way, those of
+other threads gather, and the next takes many of them. Settled rows never go with previews, which nobody is owed.
 
 A row is durable when its response says so. A broken stream, a timeout or a service that is busy means that the
 requests without a response are sent again: a row may then be there twice, which the view `rollups_latest` hides.
@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import grpc
+import numpy as np
 from google.cloud.bigquery_storage_v1 import types
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
@@ -30,6 +31,8 @@ from tidemark.warehouse.tables import TABLE
 from tidemark.wire.summary import Rollups
 
 ROWS_A_REQUEST: Final = 5_000
+ROWS_TOGETHER: Final = 4 * ROWS_A_REQUEST
+"""Of several threads in one append; more of them wait for the next."""
 BYTES_A_REQUEST: Final = 8 << 20
 """The service takes 10 MB."""
 STREAMS: Final = 2
@@ -61,8 +64,10 @@ class RefusedRow(NamedTuple):
 class _Rows:
     """What one `append` brought, and what became of it."""
 
-    def __init__(self, serialized: list[bytes]) -> None:
+    def __init__(self, serialized: list[bytes], *, settled: bool) -> None:
         self.serialized = serialized
+        self.settled = settled
+        self.taken = False
         self.refused: list[RefusedRow] = []
         self.error: BaseException | None = None
         self.done = threading.Event()
@@ -95,8 +100,8 @@ class RollupWriter:
         self._channel: Any = None
         self._idle: list[_Stream] = []
         self._waiting: list[_Rows] = []
-        self._lock = threading.Lock()
-        self._slots = threading.BoundedSemaphore(STREAMS)
+        self._lock = threading.Condition()
+        self._sending = 0
 
     def append(
         self, rows: Rollups, names: Sequence[tuple[str, str, str]], panes: str | Sequence[str]
@@ -115,46 +120,72 @@ class RollupWriter:
             UnavailableError: not all rows are known to be durable after the deadline; appending again is harmless.
             MisconfiguredError: the table, its schema or a grant is not as it must be.
         """
-        brought = _Rows(serialize(rows, names, panes, time.time_ns() // 1000))
+        brought = _Rows(serialize(rows, names, panes, time.time_ns() // 1000), settled=panes == "settled")
         with self._lock:
             self._waiting.append(brought)
-        with self._slots:
-            # another thread may have taken them along while this one waited for its turn
+        while True:
             with self._lock:
-                together, self._waiting = (self._waiting, []) if brought in self._waiting else ([], self._waiting)
-            if together:
+                self._lock.wait_for(lambda: brought.taken or self._sending < STREAMS)
+                if brought.taken:
+                    break
+                together = self._take()
+                self._sending += 1
+            try:
                 self._deliver(together)
+            finally:
+                with self._lock:
+                    self._sending -= 1
+                    self._lock.notify_all()
         brought.done.wait()
         if brought.error is not None:
             raise brought.error
         return brought.refused
 
+    def _take(self) -> list[_Rows]:
+        """Of what waits, what goes in the next append: the first, and what is like it, up to a bound."""
+        together: list[_Rows] = []
+        number = 0
+        for some in self._waiting:
+            if some.settled == self._waiting[0].settled and (
+                not number or number + len(some.serialized) <= ROWS_TOGETHER
+            ):
+                together.append(some)
+                number += len(some.serialized)
+                some.taken = True
+        self._waiting = [some for some in self._waiting if not some.taken]
+        return together
+
     def _deliver(self, together: list[_Rows]) -> None:
         """Append the rows of several threads and tell each what became of its own."""
+        serialized = [row for some in together for row in some.serialized]
+        pending = list(_batches(serialized))
+        refused: list[RefusedRow] = []
+        failed: BaseException | None = None
         try:
-            refused = self._append([row for some in together for row in some.serialized])
+            self._append(serialized, pending, refused)
+        except BaseException as error:
+            failed = error
+            if not isinstance(error, TidemarkError):
+                raise
+        finally:
+            open_rows = np.zeros(len(serialized), bool)
+            open_rows[[row for batch in pending for row in batch]] = True
             start = 0
             for some in together:
                 end = start + len(some.serialized)
                 some.refused = [RefusedRow(one.row - start, one.message) for one in refused if start <= one.row < end]
-                start = end
-        except BaseException as error:
-            for some in together:
-                some.error = error
-            if not isinstance(error, TidemarkError):
-                raise
-        finally:
-            for some in together:
+                if failed is not None and open_rows[start:end].any():
+                    some.error = failed
                 some.done.set()
+                start = end
 
-    def _append(self, serialized: list[bytes]) -> list[RefusedRow]:
-        pending = list(_batches(serialized))
-        refused: list[RefusedRow] = []
+    def _append(self, serialized: list[bytes], pending: list[list[int]], refused: list[RefusedRow]) -> None:
+        """Append until nothing is left in `pending`, the batches whose rows are not known to be durable."""
         give_up_at = time.monotonic() + self._deadline_s
         wait = FIRST_WAIT_S
         while pending:
             try:
-                pending = self._send(pending, serialized, refused, give_up_at)
+                self._send(pending, serialized, refused, give_up_at)
                 continue
             except _Failure as failure:
                 if failure.code not in _TRANSIENT:
@@ -164,7 +195,6 @@ class RollupWriter:
                     raise self._unavailable(failure) from None
             time.sleep(pause)
             wait = min(2 * wait, LONGEST_WAIT_S)
-        return refused
 
     def close(self) -> None:
         """Close every stream and the channel; a later `append` opens them again."""
@@ -178,30 +208,27 @@ class RollupWriter:
 
     def _send(
         self, batches: list[list[int]], serialized: list[bytes], refused: list[RefusedRow], give_up_at: float
-    ) -> list[list[int]]:
+    ) -> None:
         """Send every batch on one stream before reading the responses.
 
-        Acknowledged batches are taken out of `batches` as their responses come, so that a failure leaves the rest.
-
-        Returns:
-            What is left to send: batches without their refused rows.
+        Acknowledged batches are taken out of `batches` as their responses come, and what is left of those with refused
+        rows is put at their end, so that a failure leaves what is to be sent.
         """
         stream = None
         good = False
         try:
             stream = self._take_stream()
-            again: list[list[int]] = []
             with stream.until(give_up_at):
                 for batch in batches:
                     stream.send(self._request([serialized[i] for i in batch]))
-                while batches:
+                for _ in range(len(batches)):
                     bad = stream.receive()
                     batch = batches.pop(0)
                     if bad:
                         refused.extend(RefusedRow(batch[i], message) for i, message in sorted(bad.items()))
-                        again.append([row for i, row in enumerate(batch) if i not in bad])
+                        if rest := [row for i, row in enumerate(batch) if i not in bad]:
+                            batches.append(rest)
             good = True
-            return [batch for batch in again if batch]
         finally:
             if stream is not None and good:
                 with self._lock:
