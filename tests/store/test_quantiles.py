@@ -157,6 +157,7 @@ def test_older_windows_get_theirs_by_a_rebuild_and_until_then_no_wrong_ones(pool
     by_tier = {tier_s: [row for row in rollups(pool) if row[1] == tier_s and row[4]] for tier_s in TIERS_S}
     assert by_tier[60]
     assert by_tier[86_400] == [], "a day of minutes without sketches has none, rather than one of a few points"
+    assert {tuple(row[6:]) for row in rollups(pool) if not row[4]} == {(None,) * 3}, "nor quantiles"
     assert differs(pool, quantiles=True) > 0
     assert differs(pool, quantiles=False) == 0
     Rebuild(pool, TIERS_S, START_S, START_S + 86_400).mark()

@@ -173,7 +173,9 @@ def _with_sketch(summaries: str, counted: str | None) -> str:
         for name, share in QUANTILES.items()
     )
     values = ", ".join(
-        f"least(greatest({_OF_BIN.format(bin=f'q.{name}')}, s.min), s.max) AS {name}" for name in QUANTILES
+        # least and greatest pass over a null, and would say s.min where there is no sketch
+        f"CASE WHEN q.total IS NOT NULL THEN least(greatest({_OF_BIN.format(bin=f'q.{name}')}, s.min), s.max) END AS {name}"
+        for name in QUANTILES
     )
     return f"""
         SELECT s.*, q.bins, q.bin_counts, {values}
