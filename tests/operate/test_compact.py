@@ -126,7 +126,8 @@ def test_the_command(
     put(writer, "settled", 7, 6)
     what = ["compact", "--from=2026-01-01T00:00:00Z", "--to=2026-01-02T00:00:00Z"]
     assert cli.main([*what, "--dry_run"]) == 0
-    assert capsys.readouterr().out == f"{WINDOWS} superseded rows of 1 days would be removed.\n"
+    said = f"2026-01-01: {WINDOWS} superseded rows would be removed.\n"
+    assert capsys.readouterr().out == f"{said}{WINDOWS} superseded rows of 1 days would be removed.\n"
     assert cli.main([*what, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"removed": True, "rows": WINDOWS, "days": {"2026-01-01": WINDOWS}}
     assert cli.main([*what[:2], "--to=2026-01-01T00:00:00Z"]) == 2

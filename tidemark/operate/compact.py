@@ -41,11 +41,15 @@ def run(arguments: argparse.Namespace) -> int:
     days = closed_days(seconds(arguments.start), seconds(arguments.end), values, time.time())
     client = rest(values.rollup_dataset)
     one = superseded if arguments.dry_run else remove_superseded
-    rows = {day.isoformat(): one(client, values.rollup_dataset, day) for day in days}
+    verb = "would be removed" if arguments.dry_run else "removed"
+    rows: dict[str, int] = {}
+    for day in days:
+        rows[day.isoformat()] = one(client, values.rollup_dataset, day)
+        if not arguments.json:  # what was done is known even if a later day fails
+            print(f"{day.isoformat()}: {rows[day.isoformat()]:,} superseded rows {verb}.", flush=True)  # noqa: T201
     if arguments.json:
         print(json.dumps({"removed": not arguments.dry_run, "rows": sum(rows.values()), "days": rows}))  # noqa: T201
     else:
-        verb = "would be removed" if arguments.dry_run else "removed"
         print(f"{sum(rows.values()):,} superseded rows of {len(rows)} days {verb}.")  # noqa: T201
     return 0
 

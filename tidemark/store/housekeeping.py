@@ -25,7 +25,7 @@ LEDGER_DAYS: Final = 2
 DEAD_ROWS: Final = 10_000
 DEAD_SHARE: Final = 0.1
 """A table is vacuumed when it has more dead rows than the first, and than this share of its live ones."""
-TABLES: Final = ("points", "rollups", "marks", "dead_letters", "ledger", "series")
+TABLES: Final = ("points", "rollups", "marks", "dead_letters", "ledger", "series", "sources")
 _LOCK: Final = 0x7469_6466
 _DELETE_AT_ONCE: Final = 200_000
 

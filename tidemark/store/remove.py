@@ -6,6 +6,8 @@ cut, which moves before anything is removed, tells every settler so.
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +15,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Engine
 
-from tidemark.errors import UsageError
+from tidemark.errors import UnavailableError, UsageError
 from tidemark.store.connection import transaction
 from tidemark.store.fold import SKETCH, SUMMARY, Range, base_window
 from tidemark.store.marks import insert_marks
@@ -22,6 +24,7 @@ from tidemark.wire.summary import MICROSECONDS
 
 DAY_S: Final = 86_400
 SERIES_AT_ONCE: Final = 1_000
+PAUSES_S: Final = (0.2, 1.0, 5.0)
 
 _DELETE: Final = """
 WITH gone AS (
@@ -117,9 +120,20 @@ class Deletion:
                 days = connection.exec_driver_sql(_DAYS, (ids, _moment(within.start), _moment(within.end))).all()
             for (start,) in days:
                 day = Range(max(start, within.start), min(start + DAY_S, within.end))
-                removed = self._delete(day, ids)
+                removed = self._delete_again(day, ids)
                 if removed:
                     yield Removed(day.start, day.end, removed)
+
+    def _delete_again(self, day: Range, ids: list[int]) -> int:
+        """`_delete`, repeated where the settler had the same new rollups in another order: a deadlock ends one of two."""
+        for pause in (*PAUSES_S, None):
+            try:
+                return self._delete(day, ids)
+            except UnavailableError:
+                if pause is None:
+                    raise
+                time.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # jitter, not a secret
+        raise AssertionError("the last attempt returns or raises")
 
     def _delete(self, day: Range, ids: list[int]) -> int:
         base_s = self.tiers_s[0]

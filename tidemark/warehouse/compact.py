@@ -15,6 +15,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.cloud import bigquery
 from requests.exceptions import RequestException
 
+from tidemark.errors import UnavailableError
 from tidemark.warehouse.tables import TABLE, translate
 
 DEADLINE_S: Final = 3600
@@ -66,6 +67,10 @@ def _run(client: bigquery.Client, sql: str, day: date) -> bigquery.QueryJob:
     try:
         job = client.query(sql, job_config=bigquery.QueryJobConfig(query_parameters=parameters), timeout=60)
         job.result(timeout=DEADLINE_S)
+    except TimeoutError:
+        raise UnavailableError(
+            f"BigQuery has not finished the statement of {day.isoformat()} within {DEADLINE_S:g} s; it goes on there."
+        ) from None
     except (GoogleAPICallError, RetryError, RequestException, GoogleAuthError) as error:
         raise translate(error) from error
     return job
