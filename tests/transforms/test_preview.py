@@ -19,7 +19,8 @@ from apache_beam.transforms.window import TimestampedValue
 
 from tidemark.local.prism import find_or_build, wrapper
 from tidemark.wire.summary import POINT
-from transforms.preview import Preview, block_of
+from tidemark.wire.window import WindowState
+from transforms.preview import Preview, Windows, block_of
 from transforms.rollup_batch import RollupBatch
 
 BASE_S, EARLY_S, LATENESS_S = 60, 10, 120
@@ -123,3 +124,67 @@ def test_many_early_firings_accumulate(times: int) -> None:
         stream.advance_watermark_to_infinity(),
         shows(*(("early", (1, 0, i + 1, i + 1.0)) for i in range(times)), ("on_time", (1, 0, times, float(times)))),
     )
+
+
+def state(number: int) -> WindowState:
+    made = WindowState(BASE_S)
+    made.add(np.array([(1, int(START_S * 1e6) + i, 0, 1.0) for i in range(number)], POINT))
+    return made
+
+
+def test_a_process_remembers_windows_up_to_a_number_of_points_and_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("transforms.preview.time.monotonic", lambda: clock[0])
+    windows = Windows(limit=25)
+    for shard in range(3):
+        kept = windows.take(("p", shard, 0), lambda: state(10))
+        kept.seen.add(b"block")
+        windows.keep(("p", shard, 0), kept, for_s=60)
+    found = [windows.take(("p", shard, 0), lambda: state(0)) for shard in range(3)]
+    assert [len(kept.state) for kept in found] == [0, 10, 10], "30 points are too many: the oldest is forgotten"
+    assert [kept.seen for kept in found] == [set(), {b"block"}, {b"block"}]
+
+    windows.keep(("p", 1, 0), found[1], for_s=60)
+    assert len(windows.take(("p", 1, 0), lambda: state(0)).state) == 10
+    assert len(windows.take(("p", 1, 0), lambda: state(0)).state) == 0, "in use elsewhere: a second one is made"
+    windows.keep(("p", 1, 0), found[1], for_s=60)
+    clock[0] += 61
+    windows.keep(("p", 2, 0), found[2], for_s=60)
+    assert len(windows.take(("p", 1, 0), lambda: state(0)).state) == 0, "not touched for a minute"
+    assert len(windows.take(("p", 2, 0), lambda: state(0)).state) == 10
+
+
+def test_two_threads_with_one_window_leave_one_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = Windows(limit=1000)
+    one, two = (windows.take(("p", 0, 0), lambda: state(10)) for _ in range(2))
+    windows.keep(("p", 0, 0), one, for_s=60)
+    windows.keep(("p", 0, 0), two, for_s=60)
+    assert windows._points == 10
+    assert len(windows._kept) == 1
+
+
+def test_previews_have_quantiles_when_asked_for() -> None:
+    options = PipelineOptions(["--streaming"])
+    options.view_as(PrismRunnerOptions).prism_location = str(wrapper(find_or_build()))
+    stream = (
+        streams.TestStream()
+        .add_elements([points(*((1, i / 2, float(i)) for i in range(101)))])
+        .advance_watermark_to_infinity()
+    )
+
+    def check(found: list) -> None:
+        assert found
+        for p50, p90, p99 in found:
+            assert (p50, p90, p99) == (
+                pytest.approx(50, rel=0.01),
+                pytest.approx(90, rel=0.01),
+                pytest.approx(99, rel=0.01),
+            )
+
+    with pipelines.TestPipeline(runner="PrismRunner", options=options) as pipeline:
+        found = pipeline | stream | Preview(BASE_S, EARLY_S, LATENESS_S, quantiles=True) | beam.FlatMap(quantiles)
+        assert_that(found, check)
+
+
+def quantiles(batch: RollupBatch) -> list[tuple[float, float, float]]:
+    return [(row["p50"].item(), row["p90"].item(), row["p99"].item()) for row in batch.rollups()]
