@@ -52,7 +52,7 @@ def build(pipeline: beam.Pipeline, options: PipelineOptions, values: Values) -> 
         pipeline
         | "read" >> read
         | "decode" >> DecodeMessages(Limits.of(values))
-        | "write raw" >> WriteRaw(store, values.shards, preview_s)
+        | "write raw" >> WriteRaw(store, values.shards, preview_s, values.metrics_port)
         | "preview" >> Preview(base_s, values.early_firing_s, preview_s, values.quantiles)
         | "write previews" >> WriteRollups(store, warehouse)
     )

@@ -21,6 +21,7 @@ from tidemark.warehouse.clients import rest
 from tidemark.warehouse.tables import ensure
 from transforms import resources
 from transforms.counters import count, tally
+from transforms.prometheus import serve
 from transforms.resources import Store, Warehouse
 from transforms.source import READING
 from transforms.write_raw import note_sources
@@ -55,6 +56,7 @@ def run(start: Callable[[], Any], values: Values) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    serve(values.metrics_port)
     _check(store, values, stopping)
     watcher = threading.Thread(target=_watch, args=(stopping, values), name="watch", daemon=True)
     watcher.start()

@@ -21,6 +21,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from pipelines import template
+from tidemark.metrics import METRICS, Kind
 from tidemark.operate import reference
 
 ROOT: Final = Path(__file__).parents[1]
@@ -202,6 +203,21 @@ def terraform(root: Path) -> Iterator[str]:
     yield from (f"docs/operations/dataflow.md does not say why {role}" for role in sorted(roles) if role not in table)
 
 
+def alerts(root: Path) -> Iterator[str]:
+    """Alerts watch metrics that there are, and each has its heading in the runbook, where no other stands."""
+    text = (root / "terraform" / "alerts.tf").read_text()
+    for name in re.findall(r'local\.counter\}\\"(\w+)\\"', text):
+        if name not in METRICS or METRICS[name].kind is not Kind.COUNTER:
+            yield f"terraform/alerts.tf watches {name}, which is no counter of tidemark.metrics"
+    policies = set(re.findall(r'^  display_name\s+= "([^"]+)"', text, re.MULTILINE))
+    runbook = (root / "docs" / "operations" / "runbook.md").read_text()
+    headings = set(re.findall(r"^## (.+)$", runbook, re.MULTILINE)) - {"What is promised"}
+    yield from (f"docs/operations/runbook.md has no heading {name}" for name in sorted(policies - headings))
+    yield from (f"terraform/alerts.tf has no alert {name}" for name in sorted(headings - policies))
+    if text.count("resource ") != text.count("content = local.runbook") or not policies:
+        yield "terraform/alerts.tf: an alert does not say what to do"
+
+
 def _plain(value: object) -> str:
     return str(value).strip('"')
 
@@ -271,7 +287,7 @@ assert tidemark.store.migrate.newest()
 """
 
 CHECKS: Final[dict[str, tuple[Callable[[Path], Iterator[str]], ...]]] = {
-    "files": (metadata, reference_pages, cloudbuild, terraform, copies, dockerfile, lock),
+    "files": (metadata, reference_pages, cloudbuild, terraform, alerts, copies, dockerfile, lock),
     "image": (copies, dockerfile, lock, installs),
     "tools": (gcloud_takes_metadata, terraform_itself),
 }

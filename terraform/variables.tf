@@ -83,3 +83,21 @@ variable "publishers" {
   type        = set(string)
   default     = []
 }
+
+variable "notification_channels" {
+  description = "Who hears of alerts: names of notification channels, projects/…/notificationChannels/…."
+  type        = list(string)
+  default     = []
+}
+
+variable "alert_after_s" {
+  description = "Seconds that messages, marks and the watermark may be behind before somebody is called. More than horizon_s and debounce_s together."
+  type        = number
+  default     = 300
+}
+
+variable "alert_dead_letter_percent" {
+  description = "Share of points that may be dead letters before somebody is called."
+  type        = number
+  default     = 1
+}

@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ANYWHERE = {
-    f"tidemark.{name}" for name in ("settings", "errors", "findings", "notices", "retry", "failpoints", "version")
+    f"tidemark.{name}"
+    for name in ("settings", "errors", "findings", "metrics", "notices", "retry", "failpoints", "version")
 }
 ALLOWED = {
     "tidemark/wire": set(),

@@ -150,7 +150,7 @@ QUANTILES = Setting(
     "false",
     "Rollups also have p50, p90 and p99, each within 1 % of itself, from sketches kept in the database; settling then "
     "costs about twice as much. Everything that shares a database must be given the same; `tidemark rebuild` gives older "
-    "windows theirs.",
+    "windows theirs, which `tidemark verify` asks for.",
 )
 POOL_SIZE = Setting("database_pool_size", int, "6", "Most connections to the database from one process.", 2, 100)
 DATABASE_TIMEOUT_S = Setting(
@@ -271,6 +271,15 @@ INGEST = (
         local=True,
     ),
     Setting("pull_threads", int, "2", "Pulls kept open at once.", 1, 64, local=True),
+    Setting(
+        "metrics_port",
+        int,
+        "0",
+        "Serve metrics for Prometheus over HTTP, on this port or the next free one; 0 serves none.",
+        0,
+        65_000,
+        local=True,
+    ),
     Setting(
         "prism_location", str, None, "Local runs: the Prism binary; looked for, then built when left out.", local=True
     ),

@@ -68,7 +68,10 @@ class _SettleDue(beam.DoFn):
     def process(self, _tick: float) -> Iterator[RollupBatch]:
         try:
             settler = self._store.settler()
-            gauge("oldest_due_mark_s", settler.oldest_due_s())
+            age_s = settler.oldest_due_s()
+            gauge("oldest_due_mark_s", age_s)
+            count("settle_looks")
+            count("due_age_s", round(age_s))
             for settled in settler.due():
                 yield RollupBatch(settled.rows.tobytes(), "settled", settled.mark_ids, settled.corrected)
         except (UnavailableError, MisconfiguredError) as error:

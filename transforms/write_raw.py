@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import apache_beam as beam
 import numpy as np
@@ -15,14 +15,18 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from tidemark.errors import MisconfiguredError, UnavailableError
+from tidemark.metrics import LATENESS, LATENESS_S
 from tidemark.notices import warn
 from tidemark.retry import until_done
 from tidemark.store.write import Writer, Written
 from tidemark.wire.block import Block
 from tidemark.wire.summary import MICROSECONDS, Points, windows
-from transforms.counters import count
+from transforms.counters import count, observe
 from transforms.preview import block_of
+from transforms.prometheus import serve
 from transforms.resources import Store
+
+_EDGES: Final = np.array(list(LATENESS_S.values()), np.int64) * MICROSECONDS
 
 
 @dataclass(eq=False)
@@ -37,11 +41,13 @@ class WriteRaw(beam.PTransform):
         store: The raw store.
         shards: Into how many keys the series are hashed.
         preview_s: How long after its end a window still has previews; later points are counted and left out.
+        metrics_port: Of the worker's Prometheus endpoint; 0: none.
     """
 
     store: Store
     shards: int
     preview_s: float
+    metrics_port: int = 0
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -57,12 +63,16 @@ class _Write(beam.DoFn):
 
     def setup(self) -> None:
         self._writer: Writer | None = None
+        serve(self._config.metrics_port)
 
     def process(self, block: Block) -> Iterator[TimestampedValue]:
         if self._writer is None:
             self._writer = self._config.store.writer()
         writer = self._writer
+        began = time.perf_counter()
         written = until_done(lambda: writer.write(block), count=count)
+        observe("commit_ms", (time.perf_counter() - began) * 1000)
+        observe("block_points", len(block.points))
         self._count(block, written)
         self._note(block)
         base_s = self._config.store.tiers_s[0]
@@ -90,6 +100,14 @@ class _Write(beam.DoFn):
         count("dead_lettered", written.dead_lettered)
         for reason, number in Counter(letter.reason for letter in written.dead_letters).items():
             count(f"dead_lettered_{reason}", number)
+        self._count_lateness(block, written)
+
+    def _count_lateness(self, block: Block, written: Written) -> None:
+        lateness = block.points["publish_time"] - block.points["event_time"]
+        for name, number in zip(
+            LATENESS, np.bincount(np.searchsorted(_EDGES, lateness), minlength=len(LATENESS)), strict=True
+        ):
+            count(f"lateness_{name}", int(number))
         store = self._config.store
         behind = written.points["publish_time"] - windows(written.points, store.tiers_s[0])
         end = store.tiers_s[0] * MICROSECONDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from tidemark.notices import warn
 from tidemark.wire.block import DeadLetter
 from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import ROLLUP, Rollups
-from transforms.counters import count
+from transforms.counters import count, observe
 from transforms.resources import Store, Warehouse
 from transforms.rollup_batch import RollupBatch
 
@@ -67,8 +68,10 @@ def append(store: Store, warehouse: Warehouse, rows: Rollups, panes: str | list[
     if not len(rows):
         return
     reach("rollups.append")
+    began = time.perf_counter()
     names = store.series().names(np.unique(rows["series_id"]).tolist())
     refused = warehouse.writer().append(rows, [names[i] for i in rows["series_id"].tolist()], panes)
+    observe("append_ms", (time.perf_counter() - began) * 1000)
     if not refused:
         return
     count("rollups_refused", len(refused))

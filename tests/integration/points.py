@@ -49,11 +49,17 @@ class Feed:
         self._pull = channel.unary_unary(
             "/google.pubsub.v1.Subscriber/Pull", _Pull.SerializeToString, types.PullResponse.pb().FromString
         )
-        subscribe = channel.unary_unary(
+        self._subscribe = channel.unary_unary(
             "/google.pubsub.v1.Subscriber/CreateSubscription", types.Subscription.pb().SerializeToString, None
         )
-        subscribe(types.Subscription.pb()(name=_WITNESS, topic=TOPIC, ack_deadline_seconds=600))
+        self.subscribe("witness", 600)
         self.sent: dict[str, list[Point]] = {}
+
+    def subscribe(self, name: str, ack_deadline_s: int = 20) -> str:
+        """One more subscription to the topic; returns its full name."""
+        full = f"{_WITNESS.rpartition('/')[0]}/{name}"
+        self._subscribe(types.Subscription.pb()(name=full, topic=TOPIC, ack_deadline_seconds=ack_deadline_s))
+        return full
 
     def publish(self, messages: Sequence[tuple[Message, list[Point]]]) -> list[str]:
         """Publish messages that hold these points; returns their ids."""

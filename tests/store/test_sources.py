@@ -13,9 +13,10 @@ from sqlalchemy import Engine
 
 from tidemark import cli
 from tidemark.local.postgres import Postgres
+from tidemark.metrics import LATENESS
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.migrate import migrate
-from tidemark.store.sources import BUCKETS, SourceBook, projects, sources
+from tidemark.store.sources import SourceBook, projects, sources
 from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.summary import POINT
 
@@ -61,14 +62,14 @@ def test_lateness_is_counted_by_source_and_project(pool: Engine) -> None:
     assert (of_p.project, of_p.sources, of_p.points, of_p.after_window, of_p.after_horizon) == ("p", 2, 6, 3, 2)
     assert of_p.most_late_s == 90_000
     assert of_p.last_seen == START_US / 1e6 + 90_010
-    assert dict(zip(BUCKETS, of_p.histogram, strict=True)) == {
-        **dict.fromkeys(BUCKETS, 0),
+    assert dict(zip(LATENESS, of_p.histogram, strict=True)) == {
+        **dict.fromkeys(LATENESS, 0),
         "within_1s": 3,
         "within_10s": 1,
         "within_10m": 1,
         "later": 1,
     }
-    assert (of_q.points, of_q.histogram[BUCKETS.index("within_1h")]) == (1, 1)
+    assert (of_q.points, of_q.histogram[LATENESS.index("within_1h")]) == (1, 1)
     assert [(s.project, s.source) for s in sources(pool, "late", 2)] == [("p", "b"), ("q", "a")]
     silent = sources(pool, "silent", 10, "p")
     assert [(s.source, s.points, s.last_event_time - START_US / 1e6) for s in silent] == [("a", 5, 100), ("b", 1, 10)]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from tidemark.metrics import METRICS, NAMESPACE, Kind
 from tidemark.settings import COMPACT, DELETE, INGEST, MAINTAIN, REBUILD, SOURCES, STORE, VERIFY, Setting
 from tidemark.store import errors
 
@@ -25,7 +26,11 @@ TAKEN_BY: Final[dict[str, tuple[Setting, ...]]] = {
 
 def pages() -> dict[str, str]:
     """The text of each page by its file name."""
-    return {"settings.md": _text(_settings()), "database-errors.md": _text(_database_errors())}
+    return {
+        "settings.md": _text(_settings()),
+        "metrics.md": _text(_metrics()),
+        "database-errors.md": _text(_database_errors()),
+    }
 
 
 def _text(lines: Iterable[str]) -> str:
@@ -62,6 +67,28 @@ def _bounds(setting: Setting) -> str:
     if setting.low is not None and setting.high is not None:
         return f"{setting.low:,.10g} to {setting.high:,.10g}"
     return setting.shape or ""
+
+
+def _metrics() -> Iterator[str]:
+    yield "# Metrics"
+    yield ""
+    yield _NOTE
+    yield ""
+    yield (
+        f"In the namespace `{NAMESPACE}`, under the same names on every engine. On Dataflow they are custom metrics of the job, "
+        "on Flink user metrics of its operators. A local run prints them as JSON lines, and any worker process serves them "
+        f"to Prometheus with `--metrics_port`: there a counter `x` is `{NAMESPACE}_x_total`, the others are `{NAMESPACE}_x`. "
+        "Counters count what was done, so that a bundle which was done twice counts twice; the account that balances is the "
+        "table `ledger`. On Dataflow gauges are not kept: "
+        "`tidemark verify` and the table `marks` say the same."
+    )
+    yield ""
+    yield "| metric | kind | |"
+    yield "|---|---|---|"
+    for metric in METRICS.values():
+        bounds = f" Buckets up to {', '.join(f'{bound:g}' for bound in metric.bounds)}." if metric.bounds else ""
+        kind = "histogram" if metric.kind is Kind.DISTRIBUTION else metric.kind.value
+        yield f"| `{metric.name}` | {kind} | {metric.help}{bounds} |"
 
 
 def _database_errors() -> Iterator[str]:

@@ -12,11 +12,12 @@ import json
 import time
 from typing import Any, Final
 
+from tidemark.metrics import LATENESS
 from tidemark.operate.arguments import add_settings, read_settings
 from tidemark.settings import SOURCES
 from tidemark.store.connection import make_engine
 from tidemark.store.location import database_url
-from tidemark.store.sources import BUCKETS, ProjectLateness, SourceLateness, projects, sources
+from tidemark.store.sources import ProjectLateness, SourceLateness, projects, sources
 from tidemark.wire.message import moment
 
 STATEMENT_TIMEOUT_S: Final = 60
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         told = {
             "projects": [
-                {**p._asdict(), "histogram": dict(zip(BUCKETS, p.histogram, strict=True))} for p in of_projects
+                {**p._asdict(), "histogram": dict(zip(LATENESS, p.histogram, strict=True))} for p in of_projects
             ],
             "sources": [s._asdict() for s in some],
         }
@@ -64,7 +65,7 @@ def _text(of_projects: list[ProjectLateness], some: list[SourceLateness], now: f
         )
         shares = (
             f"{name.replace('_', ' ')} {number / p.points:.2%}"
-            for name, number in zip(BUCKETS, p.histogram, strict=True)
+            for name, number in zip(LATENESS, p.histogram, strict=True)
         )
         lines.append("    " + ", ".join(shares))
     if some:

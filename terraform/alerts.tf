@@ -1,0 +1,144 @@
+# One policy for each heading of docs/operations/runbook.md. The counters are Tidemark's own (docs/reference/metrics.md);
+# Dataflow gives a counter as its value so far.
+
+locals {
+  runbook = "What to do: docs/operations/runbook.md, under this name."
+  counter = "dataflow_googleapis_com:job_user_counter{monitored_resource=\"dataflow_job\",job_name=\"${var.name}-ingest\",metric_name="
+}
+
+resource "google_monitoring_alert_policy" "messages_wait" {
+  display_name          = "Messages wait"
+  combiner              = "OR"
+  notification_channels = var.notification_channels
+  conditions {
+    display_name = "the oldest message that is not acknowledged is older than ${var.alert_after_s} s"
+    condition_threshold {
+      filter          = "resource.type = \"pubsub_subscription\" AND resource.labels.subscription_id = \"${google_pubsub_subscription.ingest.name}\" AND metric.type = \"pubsub.googleapis.com/subscription/oldest_unacked_message_age\""
+      comparison      = "COMPARISON_GT"
+      threshold_value = var.alert_after_s
+      duration        = "300s"
+      aggregations {
+        alignment_period   = "60s"
+        per_series_aligner = "ALIGN_MAX"
+      }
+    }
+  }
+  documentation {
+    content = local.runbook
+  }
+}
+
+resource "google_monitoring_alert_policy" "settling_is_behind" {
+  display_name          = "Settling is behind"
+  combiner              = "OR"
+  notification_channels = var.notification_channels
+  conditions {
+    display_name = "the oldest due mark is older than ${var.alert_after_s} s"
+    condition_prometheus_query_language {
+      query               = "sum(rate(${local.counter}\"due_age_s\"}[10m])) / sum(rate(${local.counter}\"settle_looks\"}[10m])) > ${var.alert_after_s}"
+      duration            = "300s"
+      evaluation_interval = "60s"
+    }
+  }
+  documentation {
+    content = local.runbook
+  }
+}
+
+resource "google_monitoring_alert_policy" "nobody_settles" {
+  display_name          = "Nobody settles"
+  combiner              = "OR"
+  notification_channels = var.notification_channels
+  conditions {
+    display_name = "no look for due marks was answered for ten minutes"
+    condition_prometheus_query_language {
+      query               = "(sum(rate(${local.counter}\"settle_looks\"}[10m])) or vector(0)) == 0"
+      duration            = "300s"
+      evaluation_interval = "60s"
+    }
+  }
+  documentation {
+    content = local.runbook
+  }
+}
+
+resource "google_monitoring_alert_policy" "something_waits_for_a_person" {
+  display_name          = "Something waits for a person"
+  combiner              = "OR"
+  notification_channels = var.notification_channels
+  conditions {
+    display_name = "a table, grant, schema or name is not as it must be"
+    condition_prometheus_query_language {
+      query               = "sum(increase(${local.counter}\"retries_misconfigured\"}[10m])) > 0"
+      duration            = "300s"
+      evaluation_interval = "60s"
+    }
+  }
+  documentation {
+    content = local.runbook
+  }
+}
+
+resource "google_monitoring_alert_policy" "bigquery_takes_no_rows" {
+  display_name          = "BigQuery takes no rows"
+  combiner              = "OR"
+  notification_channels = var.notification_channels
+  conditions {
+    display_name = "appends were given up"
+    condition_prometheus_query_language {
+      query               = "sum(increase(${local.counter}\"append_failures\"}[10m])) > 0"
+      duration            = "900s"
+      evaluation_interval = "60s"
+    }
+  }
+  conditions {
+    display_name = "rows were refused for what they contain"
+    condition_prometheus_query_language {
+      query               = "sum(increase(${local.counter}\"rollups_refused\"}[10m])) > 0"
+      duration            = "0s"
+      evaluation_interval = "60s"
+    }
+  }
+  documentation {
+    content = local.runbook
+  }
+}
+
+resource "google_monitoring_alert_policy" "many_dead_letters" {
+  display_name          = "Many dead letters"
+  combiner              = "OR"
+  notification_channels = var.notification_channels
+  conditions {
+    display_name = "more than ${var.alert_dead_letter_percent} % of what came was not accepted"
+    condition_prometheus_query_language {
+      query               = "100 * sum(increase(${local.counter}\"dead_lettered\"}[30m])) / sum(increase(${local.counter}\"received\"}[30m])) > ${var.alert_dead_letter_percent}"
+      duration            = "300s"
+      evaluation_interval = "60s"
+    }
+  }
+  documentation {
+    content = local.runbook
+  }
+}
+
+resource "google_monitoring_alert_policy" "previews_are_late" {
+  display_name          = "Previews are late"
+  combiner              = "OR"
+  notification_channels = var.notification_channels
+  conditions {
+    display_name = "the job's watermark is more than ${var.alert_after_s} s behind"
+    condition_threshold {
+      filter          = "resource.type = \"dataflow_job\" AND resource.labels.job_name = \"${var.name}-ingest\" AND metric.type = \"dataflow.googleapis.com/job/data_watermark_age\""
+      comparison      = "COMPARISON_GT"
+      threshold_value = var.alert_after_s
+      duration        = "600s"
+      aggregations {
+        alignment_period   = "60s"
+        per_series_aligner = "ALIGN_MAX"
+      }
+    }
+  }
+  documentation {
+    content = local.runbook
+  }
+}
