@@ -139,10 +139,15 @@ def run(build: Any) -> float:
     return rig.cpu_seconds(rig.processes(os.getpid())) - before
 
 
+def taken(nothing: Any) -> None:
+    """Another stage takes what never comes, as in `WriteRollups`: Prism spins while a stage without output works."""
+    _ = (nothing,) | "taken" >> beam.Flatten()
+
+
 def ours(pipeline: beam.Pipeline) -> None:
     """As ingest does, without its stores."""
     lateness_s = VALUES.horizon_s + VALUES.lateness_slack_s
-    (
+    counted = (
         pipeline
         | beam.Create([0])
         | beam.ParDo(Feed()).with_output_types(list[Message])
@@ -151,6 +156,7 @@ def ours(pipeline: beam.Pipeline) -> None:
         | Preview(VALUES.tiers_s[0], VALUES.early_firing_s, lateness_s)
         | beam.ParDo(Count())
     )
+    taken(counted)
 
 
 class Sample(msgspec.Struct):
@@ -189,7 +195,7 @@ def flat(messages: list[Message]) -> Iterator[TimestampedValue]:
 
 def naive(pipeline: beam.Pipeline) -> None:
     """FixedWindows and CombinePerKey over points."""
-    (
+    summaries = (
         pipeline
         | beam.Create([0])
         | beam.ParDo(Feed()).with_output_types(list[Message])
@@ -198,6 +204,7 @@ def naive(pipeline: beam.Pipeline) -> None:
         | beam.CombinePerKey(Summary())
         | beam.Filter(lambda _: False)
     )
+    taken(summaries)
 
 
 def limit() -> float:

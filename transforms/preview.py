@@ -37,7 +37,7 @@ from transforms.rollup_batch import RollupBatch
 
 BLOCK_NAME: Final = 8
 """Random bytes before the points of a block, by which a firing knows what it has seen."""
-WINDOW_POINTS: Final = 2_000_000
+WINDOW_POINTS: Final = 4_000_000
 """Remembered between firings by one process, about 40 bytes each."""
 
 PANES: Final = {
