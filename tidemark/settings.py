@@ -234,8 +234,9 @@ INGEST = (
     Setting(
         "lateness_slack_s",
         float,
-        "60",
-        "Previews follow late points until this long after a window's horizon.",
+        "10",
+        "Previews follow late points until this long after a window's horizon: until it is settled, since a settled row "
+        "beats every preview.",
         0,
         30 * DAY_S,
     ),

@@ -162,7 +162,8 @@ class _Fold(beam.DoFn):
                 kept.seen.add(name)
                 kept.state.add(np.frombuffer(block, POINT, offset=BLOCK_NAME))
         rows = kept.state.rollups()
-        # no firing comes later than this after the one before
-        _WINDOWS.keep(key, kept, config.base_s + config.early_s + config.lateness_s)
+        # no firing comes later than this after the one before; an engine that calls late panes early keeps it for longer
+        is_open = pane.timing not in (PaneInfoTiming.ON_TIME, PaneInfoTiming.LATE)
+        _WINDOWS.keep(key, kept, config.base_s * is_open + config.early_s + config.lateness_s)
         if len(rows):
             yield RollupBatch(rows.tobytes(), PANES[pane.timing], [], 0)
