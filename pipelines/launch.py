@@ -7,8 +7,15 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions, PipelineOptions, WorkerOptions
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+    WorkerOptions,
+)
 
+from pipelines import flink
 from pipelines.report import event
 from tidemark.errors import MisconfiguredError
 from tidemark.findings import failed, text
@@ -29,8 +36,10 @@ def run(start: Callable[[], Any], options: PipelineOptions, values: Values) -> i
         0: submitted.
 
     Raises:
-        MisconfiguredError: a check failed; nothing was submitted.
+        MisconfiguredError: a check failed, and nothing was submitted; or Flink could not run the job.
+        UnavailableError: the job server has not started the job after `flink.RUNNING_S`.
     """
+    on_flink = options.view_as(StandardOptions).runner in flink.RUNNERS
     if values.preflight:
         cloud = options.view_as(GoogleCloudOptions)
         findings = preflight(values, fleet(options), cloud.region)
@@ -39,6 +48,8 @@ def run(start: Callable[[], Any], options: PipelineOptions, values: Values) -> i
             raise MisconfiguredError("The preflight failed, so no job was submitted: see the lines marked FAIL.")
         ensure(rest(values.rollup_dataset), values.rollup_dataset)
     result = start()
+    if on_flink:
+        flink.wait_running(result)
     event("submitted", job=_job_id(result))
     return 0
 
@@ -50,6 +61,8 @@ def _job_id(result: Any) -> str | None:
 
 def fleet(options: PipelineOptions) -> Fleet:
     """How many worker processes the job may come to have."""
+    if options.view_as(StandardOptions).runner in flink.RUNNERS:
+        return Fleet(*flink.parallelism(options))
     workers = options.view_as(WorkerOptions)
     experiments = options.view_as(DebugOptions).experiments or []
     cpus = re.search(r"-(\d+)$", workers.machine_type or "")

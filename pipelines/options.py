@@ -16,12 +16,13 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
+from pipelines import flink
 from tidemark.errors import UsageError
 from tidemark.settings import DATABASE_URL, INGEST, Setting, Values, read, require
 
 LOCAL_RUNNERS = frozenset({"DirectRunner", "PrismRunner"})
-REMOTE_RUNNERS = frozenset({"DataflowRunner"})
-IMAGE_VARIABLE = "TIDEMARK_IMAGE"
+REMOTE_RUNNERS = frozenset({"DataflowRunner", *flink.RUNNERS})
+IMAGE_VARIABLE = flink.IMAGE_VARIABLE
 """The image sets it to its own name, so that workers run what the launcher runs."""
 WORKER_THREADS = 12
 """Bundles that one worker process works on at once: they wait for the database more than they compute."""
@@ -85,7 +86,13 @@ def _check_runner(options: PipelineOptions, values: Values) -> None:
                 "--database_url would end up in the job, with its password: give --database_secret on remote runners."
             )
         require(values, "database_secret")
-        _prepare_dataflow(options, values)
+        if standard.runner in flink.RUNNERS:
+            flink.prepare(options)
+        else:
+            _prepare_dataflow(options, values)
+    elif standard.runner not in LOCAL_RUNNERS:
+        known = ", ".join(sorted(LOCAL_RUNNERS | REMOTE_RUNNERS))
+        raise UsageError(f"--runner={standard.runner} is none that Tidemark runs on: {known}.")
     elif values.database_url is not None:
         os.environ[DATABASE_URL.variable] = values.database_url
     elif values.database_secret is None:

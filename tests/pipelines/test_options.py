@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from apache_beam.options.pipeline_options import PortableOptions
 
+from pipelines.flink import FlinkOptions, parallelism
 from pipelines.options import parse
 from tidemark.errors import UsageError
 
@@ -45,3 +47,57 @@ def test_a_database_url_is_refused_on_dataflow_and_never_repeated() -> None:
 def test_a_missing_subscription_is_named() -> None:
     with pytest.raises(UsageError, match="--subscription is missing"):
         parse(GOOD[1:])
+
+
+FLINK = (
+    *GOOD,
+    "--runner=PortableRunner",
+    "--job_endpoint=localhost:8099",
+    "--environment_type=EXTERNAL",
+    "--environment_config=localhost:50000",
+)
+
+
+def test_flink_gets_what_it_needs_and_what_is_given_wins() -> None:
+    flink = parse(FLINK)[0].view_as(FlinkOptions)
+    assert flink.checkpointing_interval == 1000
+    assert flink.finish_bundle_before_checkpointing is True
+    assert flink.max_bundle_time_mills == 100
+    options = parse(
+        [*FLINK, "--checkpointing_interval=5000", "--finish_bundle_before_checkpointing=false", "--parallelism=3"]
+    )[0]
+    assert options.view_as(FlinkOptions).checkpointing_interval == 5000
+    assert options.view_as(FlinkOptions).finish_bundle_before_checkpointing is False
+    assert parallelism(options) == (3, 1)
+    assert parse(GOOD)[0].view_as(FlinkOptions).checkpointing_interval is None, "nothing of it reaches other engines"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([*FLINK, "--checkpointing_interval=0"], "--checkpointing_interval"),
+        ([*FLINK, "--checkpointing_interval=soon"], "checkpointing_interval"),
+        ([*FLINK, "--checkpointing_intervall=5"], "--checkpointing_intervall is not an option"),
+        ([*FLINK, "--shutdown_sources_after_idle_ms=0"], "--shutdown_sources_after_idle_ms=0"),
+        ([*FLINK, "--database_url=postgresql://u:canary@h/d"], "--database_secret"),
+        ([*GOOD, "--runner=PortableRunner"], "--job_endpoint is missing"),
+        ([*GOOD, "--runner=FlinkRunner"], "--flink_master is missing"),
+        ([*GOOD, "--runner=FlinkRunner", "--flink_master=h:8081"], "--environment_type is missing"),
+        ([*GOOD, "--runner=SparkRunner"], "--runner=SparkRunner"),
+    ],
+)
+def test_what_would_not_run_on_flink_is_one_sentence(
+    options: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TIDEMARK_IMAGE", raising=False)
+    with pytest.raises(UsageError) as caught:
+        parse(options)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+def test_an_image_that_names_itself_is_what_flink_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_IMAGE", "registry.example/tidemark:1")
+    options = parse([*GOOD, "--runner=FlinkRunner", "--flink_master=h:8081"])[0].view_as(PortableOptions)
+    assert (options.environment_type, options.environment_config) == ("DOCKER", "registry.example/tidemark:1")

@@ -1,0 +1,122 @@
+"""Flink's own options, and those without which a job of ours does not run well there.
+
+Beam's Python knows few of the options of its Flink runner: the job server takes the rest by name. They are listed here,
+so that a misspelt one is refused instead of being as if it were not there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from typing import Any, Final
+
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.runners.runner import PipelineState
+
+from tidemark.errors import MisconfiguredError, UnavailableError, UsageError
+
+RUNNERS: Final = frozenset({"FlinkRunner", "PortableRunner"})
+RUNNING_S: Final = 120.0
+STAYS_S: Final = 5.0
+IMAGE_VARIABLE: Final = "TIDEMARK_IMAGE"
+DEFAULTS: Final[dict[str, Any]] = {
+    "checkpointing_interval": 1000,
+    "finish_bundle_before_checkpointing": True,
+    "max_bundle_time_mills": 100,
+}
+"""A message is acknowledged when the checkpoint after its bundle is complete. Without finishing bundles first, jobs
+with a short interval hung before their first element; with Flink's own bundle time of a second, throughput is a third."""
+
+
+class FlinkOptions(PipelineOptions):
+    """What the job server of Beam's Flink runner takes; see FlinkPipelineOptions of Beam's Java SDK."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        whole = (
+            ("checkpointing_interval", "Milliseconds between two checkpoints"),
+            ("checkpoint_timeout_millis", "Milliseconds after which a checkpoint is given up"),
+            ("min_pause_between_checkpoints", "Milliseconds at least between two checkpoints"),
+            ("max_bundle_size", "Most elements of a bundle"),
+            ("max_bundle_time_mills", "Most milliseconds of a bundle"),
+            ("number_of_execution_retries", "How often a failed job is started again"),
+            ("execution_retry_delay", "Milliseconds before a failed job is started again"),
+            ("shutdown_sources_after_idle_ms", "Milliseconds after which a source that has ended shuts down"),
+        )
+        for name, text in whole:
+            parser.add_argument(f"--{name}", type=int, help=f"Flink: {text}. Default: {DEFAULTS.get(name, 'Flink')}.")
+        parser.add_argument(
+            "--finish_bundle_before_checkpointing",
+            type=lambda text: {"true": True, "false": False}[text.lower()],
+            nargs="?",
+            const=True,
+            help="Flink: end bundles before a checkpoint, not after it. Default: true.",
+        )
+        for name, text in (
+            ("state_backend", "rocksdb or hashmap"),
+            ("state_backend_storage_path", "Where checkpoints are kept: a path that all task managers share"),
+            ("savepoint_path", "Savepoint to start from"),
+        ):
+            parser.add_argument(f"--{name}", help=f"Flink: {text}.")
+        for name, text in (
+            ("allow_non_restored_state", "Start from a savepoint that has state of stages that are gone"),
+            ("externalized_checkpoints_enabled", "Keep checkpoints beyond the job's failure"),
+            ("retain_externalized_checkpoints_on_cancellation", "Keep checkpoints beyond the job's cancellation"),
+        ):
+            parser.add_argument(f"--{name}", action="store_true", default=None, help=f"Flink: {text}.")
+
+
+def prepare(options: PipelineOptions) -> None:
+    """Set what follows from ours in Beam's options for Flink; what was given stays.
+
+    Raises:
+        UsageError: an option is missing, or one that was given stops acknowledgements.
+    """
+    flink, portable = options.view_as(FlinkOptions), options.view_as(PortableOptions)
+    for name, value in DEFAULTS.items():
+        if getattr(flink, name) is None:
+            setattr(flink, name, value)
+    if flink.checkpointing_interval <= 0:
+        raise UsageError("--checkpointing_interval must be at least 1: without checkpoints nothing is acknowledged.")
+    if flink.shutdown_sources_after_idle_ms == 0:
+        raise UsageError("--shutdown_sources_after_idle_ms=0 stops checkpoints, and with them acknowledgements.")
+    if not portable.job_endpoint:
+        if options.view_as(StandardOptions).runner == "PortableRunner":
+            raise UsageError("--job_endpoint is missing: host:port of the job server.")
+        if options.view_as(FlinkRunnerOptions).flink_master in ("[auto]", "[local]"):
+            raise UsageError("--flink_master is missing: host:port of the cluster's REST endpoint.")
+    if portable.environment_type is None:
+        image = os.environ.get(IMAGE_VARIABLE)
+        if not image:
+            raise UsageError(
+                f"--environment_type is missing: EXTERNAL with --environment_config=host:port of a worker pool, or set "
+                f"{IMAGE_VARIABLE} for DOCKER."
+            )
+        portable.environment_type, portable.environment_config = "DOCKER", image
+
+
+def parallelism(options: PipelineOptions) -> tuple[int, int]:
+    """(task slots, worker processes for each) of a job."""
+    slots = max(1, options.view_as(FlinkRunnerOptions).parallelism)
+    return slots, max(1, int(options.view_as(PortableOptions).sdk_worker_parallelism))
+
+
+def wait_running(result: Any) -> None:
+    """Wait until the job server has handed the job to Flink, which did not refuse it for `STAYS_S`.
+
+    Raises:
+        MisconfiguredError: the job has failed.
+        UnavailableError: the job server is not done with it after `RUNNING_S`.
+    """
+    until = time.monotonic() + RUNNING_S
+    runs_since: float | None = None
+    while runs_since is None or time.monotonic() < runs_since + STAYS_S:
+        state = result.state
+        if PipelineState.is_terminal(state):
+            raise MisconfiguredError(f"Flink could not run the job, which is {state}: the job server's log says why.")
+        if state == PipelineState.RUNNING:
+            runs_since = runs_since or time.monotonic()
+        elif time.monotonic() > until:
+            raise UnavailableError(f"The job server has not started the job within {RUNNING_S:g} s; it is {state}.")
+        time.sleep(0.5)

@@ -1,0 +1,238 @@
+"""A Flink of one job manager and two task managers, a job server and a pool of Python workers, each a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tidemark.local.processes import Process, listens, start, wait_until
+
+OPENS = [
+    f"--add-opens=java.base/{package}=ALL-UNNAMED"
+    for package in (
+        "java.lang",
+        "java.lang.reflect",
+        "java.util",
+        "java.util.concurrent",
+        "java.util.concurrent.atomic",
+        "java.net",
+        "java.nio",
+        "java.io",
+        "java.text",
+        "java.time",
+        "sun.nio.ch",
+        "sun.net.util",
+    )
+]
+REST, POOL = 8081, 50_000
+CONFIGURATION = """\
+jobmanager.rpc.address: 127.0.0.1
+jobmanager.rpc.port: 6123
+rest.address: 127.0.0.1
+rest.port: {rest}
+blob.server.port: 6124
+taskmanager.host: 127.0.0.1
+heartbeat.timeout: 8000
+heartbeat.interval: 2000
+taskmanager.numberOfTaskSlots: 1
+taskmanager.cpu.cores: 1.0
+taskmanager.memory.task.heap.size: 512m
+taskmanager.memory.task.off-heap.size: 64m
+taskmanager.memory.framework.heap.size: 128m
+taskmanager.memory.framework.off-heap.size: 128m
+taskmanager.memory.network.min: 64m
+taskmanager.memory.network.max: 64m
+taskmanager.memory.managed.size: 128m
+taskmanager.memory.jvm-metaspace.size: 256m
+taskmanager.memory.jvm-overhead.min: 192m
+taskmanager.memory.jvm-overhead.max: 192m
+jobmanager.memory.heap.size: 512m
+execution.checkpointing.dir: file://{state}/checkpoints
+state.checkpoints.dir: file://{state}/checkpoints
+state.savepoints.dir: file://{state}/savepoints
+restart-strategy.type: fixed-delay
+restart-strategy: fixed-delay
+restart-strategy.fixed-delay.attempts: 100
+restart-strategy.fixed-delay.delay: 2 s
+"""
+LOG = """\
+rootLogger.level = INFO
+rootLogger.appenderRef.console.ref = Console
+appender.console.name = Console
+appender.console.type = CONSOLE
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{HH:mm:ss,SSS} %-5p %c %x - %m%n
+"""
+
+
+@dataclass
+class Cluster:
+    """One cluster; its files and logs in `state`.
+
+    Attributes:
+        state: Directory.
+        environment: Of the Python workers.
+    """
+
+    state: Path
+    environment: dict[str, str]
+    job_endpoint: str = ""
+    _started: dict[str, Process] = field(default_factory=dict)
+    _managers: int = 0
+
+    def up(self) -> None:
+        """Start everything and wait until two slots are free."""
+        self.state.mkdir(parents=True)
+        (self.state / "config").mkdir()
+        (self.state / "config" / "flink-conf.yaml").write_text(CONFIGURATION.format(rest=REST, state=self.state))
+        (self.state / "log4j.properties").write_text(LOG)
+        entry = "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint"
+        self._flink("job manager", "-Xmx600m", entry)
+        self.start_task_manager()
+        self.start_task_manager()
+        self.start_pool()
+        self._until(lambda: self.slots() == 2, "two slots")
+        self._start_job_server()
+        self._until(lambda: listens(POOL), "the worker pool")
+
+    def down(self) -> None:
+        """Stop what `up` and the others have started."""
+        for process in reversed(self._started.values()):
+            process.kill()
+
+    def start_task_manager(self) -> None:
+        """One more, with a slot."""
+        self._managers += 1
+        name = f"task manager {self._managers}"
+        memory = ("-Xmx640m", "-XX:MaxDirectMemorySize=512m", "-XX:MaxMetaspaceSize=512m")
+        entry = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
+        self._flink(name, *memory, entry, arguments=[f"-Dtaskmanager.resource-id={name.replace(' ', '-')}"])
+
+    def kill_busy_task_manager(self) -> str:
+        """Kill the one that runs the job; returns its name."""
+        (job,) = self.running()
+        for vertex in self.rest(f"/jobs/{job}")["vertices"]:
+            details = self.rest(f"/jobs/{job}/vertices/{vertex['id']}")
+            for subtask in details["subtasks"]:
+                name = subtask["taskmanager-id"].replace("-", " ")
+                if name in self._started:
+                    self._started.pop(name).kill()
+                    return name
+        raise AssertionError("no task manager runs the job")
+
+    def start_pool(self, **more: str) -> None:
+        """The pool that starts Python workers; `more` goes into their environment."""
+        command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={POOL}"]
+        environment = {**os.environ, **self.environment, **more}
+        self._started["pool"] = start(command, self.state / "pool.log", environment=environment, directory=Path.cwd())
+
+    def down_pool(self) -> None:
+        """Kill the pool and its workers."""
+        self.kill_workers()
+        self._started.pop("pool").kill()
+
+    def workers(self) -> list[int]:
+        """The processes that the pool has started."""
+        pool = self._started["pool"].pid
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == pool and fields[0] != "Z":
+                found.append(int(path.parent.name))
+        return found
+
+    def kill_workers(self) -> int:
+        """Kill them; returns how many there were."""
+        pids = self.workers()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        return len(pids)
+
+    def running(self) -> list[str]:
+        """The jobs that run, or are about to."""
+        jobs = self.rest("/jobs")["jobs"]
+        return [job["id"] for job in jobs if job["status"] not in ("CANCELED", "FAILED", "FINISHED")]
+
+    def working(self) -> list[str]:
+        """The jobs of which every task runs."""
+        return [
+            job
+            for job in self.running()
+            if {vertex["status"] for vertex in self.rest(f"/jobs/{job}")["vertices"]} == {"RUNNING"}
+        ]
+
+    def slots(self) -> int:
+        """How many are free; 0 while there is no leader yet."""
+        try:
+            return int(self.rest("/overview")["slots-available"])
+        except (AssertionError, OSError):
+            return 0
+
+    def checkpoints(self, job: str) -> dict[str, Any]:
+        """Counts and the latest ones."""
+        found: dict[str, Any] = self.rest(f"/jobs/{job}/checkpoints")
+        return found
+
+    def cancel(self, job: str) -> None:
+        """Cancel a job and wait until it is gone."""
+        self.rest(f"/jobs/{job}", method="PATCH")
+        self._until(lambda: job not in self.running(), "the job's end")
+
+    def rest(self, path: str, *, method: str = "GET", body: dict[str, Any] | None = None) -> Any:
+        """Flink's REST interface."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{REST}{path}", data, {"Content-Type": "application/json"}, method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            raise AssertionError(error.read().decode()[:2000]) from None
+        return json.loads(text) if text.strip() else {}
+
+    def log(self, name: str) -> str:
+        """What a process has said."""
+        return (self.state / f"{name}.log").read_text(errors="replace")
+
+    def _flink(self, name: str, *jvm: str, arguments: list[str] | None = None) -> None:
+        *memory, entry = jvm
+        jars = ":".join(str(path) for path in sorted(Path(os.environ["FLINK_CLUSTER_JARS"]).glob("*.jar")))
+        log4j = f"-Dlog4j.configurationFile=file:{self.state}/log4j.properties"
+        command = ["java", *OPENS, log4j, *memory, "-cp", jars, entry, "--configDir", str(self.state / "config")]
+        self._started[name] = start([*command, *(arguments or [])], self.state / f"{name}.log")
+
+    def _start_job_server(self) -> None:
+        jars = f"{os.environ['FLINK_JOB_SERVER_JARS']}/*"
+        command = ["java", *OPENS, "-Xmx1g", "-cp", jars, "org.apache.beam.runners.flink.FlinkJobServerDriver"]
+        # port 0: any, and on loopback only
+        command += ["--job-host=127.0.0.1", "--job-port=0", "--artifact-port=0", "--expansion-port=0"]
+        command += [f"--artifacts-dir={self.state}/artifacts", f"--flink-master=127.0.0.1:{REST}"]
+        command += [f"--flink-conf-dir={self.state}/config"]
+        self._started["job server"] = start(command, self.state / "job server.log")
+
+        def port() -> bool:
+            found = re.search(r"JobService started on [^ ]*:(\d+)", self.log("job server"))
+            self.job_endpoint = f"127.0.0.1:{found[1]}" if found else ""
+            return bool(found)
+
+        self._until(port, "the job server")
+
+    def _until(self, condition: Callable[[], bool], what: str, within_s: float = 90) -> None:
+        began = time.monotonic()
+        if not wait_until(condition, within_s):
+            dead = [name for name, process in self._started.items() if not process.alive()]
+            raise AssertionError(f"{what} did not come within {time.monotonic() - began:.0f} s; ended: {dead}")

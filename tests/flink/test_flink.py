@@ -1,0 +1,221 @@
+"""The whole pipeline on a real Flink: task managers, workers and connections are killed; everything is right in the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.flink.cluster import POOL, Cluster
+from tests.integration.oracle import differences
+from tests.integration.points import Feed, Point, everything_is_right, query
+from tests.store.faults import Proxy
+from tidemark.local.job import Job
+from tidemark.local.pubsub.control import Control
+from tidemark.local.stack import DATASET, SUBSCRIPTION, Stack
+from tidemark.warehouse.clients import rest
+from tidemark.warehouse.read import latest
+
+POINTS = 100_000
+SECONDS = 40.0
+SEEDS = [int(seed) for seed in os.environ.get("TEST_SEED", "1,2,3").split(",")]
+
+
+class Traffic(threading.Thread):
+    """Points of 20 series: 10 % up to half a minute late, 5 % of the messages twice, 2 % of the points overwritten."""
+
+    def __init__(self, feed: Feed, seed: int, points: int = POINTS, seconds: float = SECONDS) -> None:
+        super().__init__(daemon=True)
+        self._feed, self._rng, self._points, self._seconds = feed, random.Random(seed), points, seconds
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            rng, sent, began = self._rng, 0, time.monotonic()
+            earlier: list[Point] = []
+            while sent < self._points:
+                due = min(self._points, int((time.monotonic() - began) / self._seconds * self._points))
+                if due <= sent:
+                    time.sleep(0.05)
+                    continue
+                now = time.time_ns() // 1_000_000
+                some: list[Point] = []
+                for i in range(due - sent):
+                    if earlier and rng.random() < 0.02:
+                        key, at, _ = rng.choice(earlier)
+                    else:
+                        key = ("flink", f"s{rng.randrange(20)}", "m")
+                        at = (now - i % 1000 - (rng.randrange(30_000) if rng.random() < 0.1 else 0)) * 1000
+                    some.append((key, at, round(rng.uniform(-9, 9), 3)))
+                self._feed.points(some, of=50)
+                self._feed.points(rng.sample(some, len(some) // 20), of=50)
+                earlier = some[:500]
+                sent = due
+        except BaseException as error:  # noqa: BLE001  # the test asks for it
+            self.error = error
+
+
+class Submission:
+    """Submits ingest to the cluster, as a user does."""
+
+    def __init__(self, cluster: Cluster, environment: dict[str, str], secret: Path, database_url: str) -> None:
+        self._cluster, self._environment, self._secret = cluster, environment, secret
+        secret.write_text(database_url)
+
+    def __call__(self, *options: str) -> str:
+        """Returns Flink's id of the job."""
+        before = set(self._cluster.running())
+        environment = {k: v for k, v in self._environment.items() if k != "TIDEMARK_DATABASE_URL"}
+        command = [sys.executable, "-m", "pipelines.ingest", "--runner=PortableRunner"]
+        command += [f"--job_endpoint={self._cluster.job_endpoint}", "--environment_type=EXTERNAL"]
+        command += [f"--environment_config=127.0.0.1:{POOL}", f"--database_secret=file:{self._secret}", *options]
+        done = subprocess.run(
+            command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=180, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])["event"] == "submitted"
+        until(lambda: bool(set(self._cluster.working()) - before), "Flink runs the job", 60)
+        (job,) = set(self._cluster.working()) - before
+        return job
+
+
+def until(condition: Callable[[], bool], what: str, within_s: float) -> float:
+    """Wait; returns how long it took."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() < began + within_s, f"{what}: not within {within_s} s"
+        time.sleep(0.3)
+    return time.monotonic() - began
+
+
+def settled(environment: dict[str, str], control: Control, within_s: float = 240) -> None:
+    """Wait until every message is acknowledged and nothing is owed."""
+
+    def done() -> bool:
+        stats = control.stats()[SUBSCRIPTION]
+        if stats.queued or stats.outstanding:
+            return False
+        return query(environment["TIDEMARK_DATABASE_URL"], "SELECT count(*) FROM marks WHERE NOT closing") == [(0,)]
+
+    until(done, f"settled; {control.stats()[SUBSCRIPTION]}", within_s)
+
+
+@pytest.fixture
+def control(environment: dict[str, str]) -> Control:
+    return Control(environment["PUBSUB_EMULATOR_HOST"])
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Another set of stand-ins."""
+    made = Stack(tmp_path / "second")
+    yield made.up()
+    made.down(purge=True)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_kills_of_everything_lose_and_double_nothing(
+    seed: int, cluster: Cluster, environment: dict[str, str], feed: Feed, control: Control, tmp_path: Path, stack: Stack
+) -> None:
+    rng = random.Random(seed)
+    proxy = Proxy(stack.postgres.port())
+    submit = Submission(cluster, environment, tmp_path / "url", proxy.url(environment["TIDEMARK_DATABASE_URL"]))
+    job = submit()
+    traffic = Traffic(feed, seed)
+    traffic.start()
+    faults = ["task manager", "workers", "connections"]
+    rng.shuffle(faults)
+    recovered = {}
+    for fault in faults:
+        time.sleep(rng.uniform(4, 9))
+        if fault == "task manager":
+            cluster.kill_busy_task_manager()
+        elif fault == "workers":
+            assert cluster.kill_workers() > 0
+        else:
+            proxy.cut()
+        # what the last complete checkpoint lets be acknowledged still comes
+        time.sleep(1)
+        acked = control.stats()[SUBSCRIPTION].acked
+        took = until(lambda acked=acked: control.stats()[SUBSCRIPTION].acked > acked + 20, f"after {fault}", 120)
+        recovered[fault] = round(1 + took, 1)
+        if fault == "task manager":
+            cluster.start_task_manager()  # a spare slot again
+    traffic.join(300)
+    assert traffic.error is None
+    settled(environment, control)
+    everything_is_right(environment, feed.oracle())
+    assert cluster.running() == [job]
+    print(f"seed {seed}: recovered after {recovered}, restarts {cluster.checkpoints(job)['counts']['restored']}")
+    cluster.cancel(job)
+    proxy.close()
+
+
+@pytest.mark.timeout(600)
+def test_workers_that_die_between_commit_and_acknowledgement_store_nothing_twice(
+    cluster: Cluster, environment: dict[str, str], feed: Feed, control: Control, tmp_path: Path
+) -> None:
+    cluster.down_pool()
+    cluster.start_pool(TIDEMARK_FAILPOINTS="raw.committed=kill@12")
+    job = Submission(cluster, environment, tmp_path / "url", environment["TIDEMARK_DATABASE_URL"])()
+    traffic = Traffic(feed, 7, POINTS // 5, SECONDS / 2)
+    traffic.start()
+    traffic.join(200)
+    assert traffic.error is None
+    until(lambda: cluster.checkpoints(job)["counts"]["restored"] > 0, "a worker's death", 120)
+    cluster.down_pool()
+    cluster.start_pool()
+    settled(environment, control)
+    everything_is_right(environment, feed.oracle())
+    cluster.cancel(job)
+
+
+@pytest.mark.timeout(600)
+def test_flink_and_the_local_engine_say_the_same(
+    cluster: Cluster,
+    environment: dict[str, str],
+    second: dict[str, str],
+    feed: Feed,
+    control: Control,
+    tmp_path: Path,
+) -> None:
+    beside = {**environment, **{k: v for k, v in second.items() if "PUBSUB" not in k and "SUBSCRIPTION" not in k}}
+    subscription = feed.subscribe("beside")
+    job = Submission(cluster, environment, tmp_path / "url", environment["TIDEMARK_DATABASE_URL"])()
+    local = Job({**beside, "TIDEMARK_SUBSCRIPTION": subscription}, tmp_path / "local.log", "--stop_when_idle_s=30")
+    try:
+        local.wait_ready()
+        traffic = Traffic(feed, 11)
+        traffic.start()
+        traffic.join(200)
+        assert traffic.error is None
+        settled(environment, control)
+        local.drained()
+        for tier_s in (2, 10, 60):
+            on_flink, here = (
+                list(latest(rest(DATASET, of["BIGQUERY_EMULATOR_HOST"]), DATASET, 0, 4_000_000_000_000_000, tier_s))
+                for of in (environment, beside)
+            )
+            names = ("count", "sum", "min", "max", "first", "last", "m2", "late_count")
+            names += ("first_publish_time", "last_publish_time")
+            wanted = {
+                ((row.project, row.source, row.metric), row.window_start): {n: getattr(row, n) for n in names}
+                for row in here
+            }
+            assert len(wanted) > 20
+            assert differences(wanted, on_flink) == []
+            assert {row.pane for row in (*on_flink, *here)} == {"settled"}
+        everything_is_right(environment, feed.oracle())
+        cluster.cancel(job)
+    finally:
+        if local.status() is None:
+            local.kill()
