@@ -20,7 +20,7 @@ from tidemark.operate.report import Report, text
 from tidemark.settings import VERIFY, require
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.location import database_url
-from tidemark.store.settle import WORK_MEM
+from tidemark.store.settle import NO_NESTED_LOOPS, WORK_MEM
 
 STATEMENT_TIMEOUT_S: Final = 3600
 GRACE_S: Final = 30
@@ -59,6 +59,8 @@ def verify(
         report = Report()
         with transaction(pool, "REPEATABLE READ") as connection:
             connection.exec_driver_sql("SELECT set_config('work_mem', %s, true)", (WORK_MEM,))
+            if quantiles:
+                connection.exec_driver_sql(NO_NESTED_LOOPS)
             whole = start is None and end is None
             within = extent(connection, tiers_s[-1], start, end)
             check_marks(connection, report, grace_s)

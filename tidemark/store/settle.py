@@ -37,6 +37,9 @@ MARKS_A_ROUND: Final = 20_000
 ROWS_A_TRANSACTION: Final = 50_000
 WORK_MEM: Final = "64MB"
 """For the sort of a transaction's points; with less it goes through the disk."""
+NO_NESTED_LOOPS: Final = "SELECT set_config('enable_nestloop', 'off', true)"
+"""With quantiles a statement joins summaries and sketches. Of a minute that is newer than its statistics PostgreSQL expects
+one row, and would make the sketches anew for each of 10,000."""
 REFRESHES: Final = 10
 """How often an open window of an upper tier is settled over its length."""
 
@@ -163,6 +166,8 @@ class Settler:
             "SELECT pg_advisory_xact_lock(%s, w), set_config('work_mem', %s, true) FROM unnest(CAST(%s AS integer[])) AS u(w)",
             (_LOCK, WORK_MEM, windows),
         )
+        if self.quantiles:
+            connection.exec_driver_sql(NO_NESTED_LOOPS)
         clock = connection.exec_driver_sql("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
         return int(clock.scalar_one())
 
