@@ -37,6 +37,7 @@ from transforms.rollup_batch import RollupBatch
 
 BLOCK_NAME: Final = 8
 """Random bytes before the points of a block, by which a firing knows what it has seen."""
+SWEEP_S: Final = 1.0
 WINDOW_POINTS: Final = 4_000_000
 """Remembered between firings by one process, about 40 bytes each."""
 
@@ -92,11 +93,12 @@ class Preview(beam.PTransform):
 
 @dataclass
 class _Kept:
-    """The state of one window of one shard, and the names of the blocks that are in it."""
+    """The state of one window of one shard, the names of the blocks in it, and whether its end has been shown."""
 
     state: WindowState
     seen: set[bytes] = field(default_factory=set)
-    touched: float = 0.0
+    closed: bool = False
+    forget_at: float = 0.0
 
 
 class Windows:
@@ -109,6 +111,7 @@ class Windows:
         self._limit = limit
         self._kept: OrderedDict[tuple[str, int, int], _Kept] = OrderedDict()
         self._points = 0
+        self._sweep_at = 0.0
         self._lock = threading.Lock()
 
     def take(self, key: tuple[str, int, int], empty: Callable[[], WindowState]) -> _Kept:
@@ -120,20 +123,22 @@ class Windows:
         return kept or _Kept(empty())
 
     def keep(self, key: tuple[str, int, int], kept: _Kept, for_s: float) -> None:
-        """Remember a state; forget those not touched for `for_s`, and the oldest beyond the limit."""
+        """Remember a state for so long, unless it is taken again; beyond the limit, forget those of the longest ago."""
         now = time.monotonic()
-        kept.touched = now
+        kept.forget_at = now + for_s
         with self._lock:
             self._points += len(kept.state)
             replaced = self._kept.pop(key, None)
             if replaced is not None:
                 self._points -= len(replaced.state)
             self._kept[key] = kept
-            while self._kept:
-                oldest = next(iter(self._kept))
-                if self._points <= self._limit and self._kept[oldest].touched > now - for_s:
-                    break
-                self._points -= len(self._kept.pop(oldest).state)
+            if now >= self._sweep_at:
+                self._sweep_at = now + SWEEP_S
+                for other in [name for name, held in self._kept.items() if held.forget_at <= now]:
+                    self._points -= len(self._kept.pop(other).state)
+            while self._points > self._limit and self._kept:
+                _, oldest = self._kept.popitem(last=False)
+                self._points -= len(oldest.state)
 
 
 _WINDOWS: Final = Windows(WINDOW_POINTS)
@@ -156,14 +161,20 @@ class _Fold(beam.DoFn):
         config = self._config
         key = (self._pipeline, shard, window.start.micros)
         kept = _WINDOWS.take(key, lambda: WindowState(config.base_s, quantiles=config.quantiles))
+        known = len(kept.seen)
         for block in blocks:
             name = block[:BLOCK_NAME]
             if name not in kept.seen:
                 kept.seen.add(name)
                 kept.state.add(np.frombuffer(block, POINT, offset=BLOCK_NAME))
         rows = kept.state.rollups()
-        # no firing comes later than this after the one before; an engine that calls late panes early keeps it for longer
-        is_open = pane.timing not in (PaneInfoTiming.ON_TIME, PaneInfoTiming.LATE)
-        _WINDOWS.keep(key, kept, config.base_s * is_open + config.early_s + config.lateness_s)
+        kept.closed |= pane.timing in (PaneInfoTiming.ON_TIME, PaneInfoTiming.LATE)
+        if not kept.closed:
+            for_s = config.base_s + config.early_s + config.lateness_s
+        elif len(kept.seen) > known:
+            for_s = config.early_s + config.lateness_s
+        else:  # nothing new: Prism's repeat of a late pane, which another may follow, or the window is over
+            for_s = 2.0 * config.early_s
+        _WINDOWS.keep(key, kept, for_s)
         if len(rows):
             yield RollupBatch(rows.tobytes(), PANES[pane.timing], [], 0)
