@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOpt
 from apache_beam.runners.runner import PipelineState
 
 from tidemark.errors import MisconfiguredError, UnavailableError, UsageError
+from tidemark.settings import flag
 
 RUNNERS: Final = frozenset({"FlinkRunner", "PortableRunner"})
 RUNNING_S: Final = 120.0
@@ -48,7 +49,7 @@ class FlinkOptions(PipelineOptions):
             parser.add_argument(f"--{name}", type=int, help=f"Flink: {text}. Default: {DEFAULTS.get(name, 'Flink')}.")
         parser.add_argument(
             "--finish_bundle_before_checkpointing",
-            type=lambda text: {"true": True, "false": False}[text.lower()],
+            type=_flag,
             nargs="?",
             const=True,
             help="Flink: end bundles before a checkpoint, not after it. Default: true.",
@@ -65,6 +66,13 @@ class FlinkOptions(PipelineOptions):
             ("retain_externalized_checkpoints_on_cancellation", "Keep checkpoints beyond the job's cancellation"),
         ):
             parser.add_argument(f"--{name}", action="store_true", default=None, help=f"Flink: {text}.")
+
+
+def _flag(text: str) -> bool:
+    try:
+        return flag(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def prepare(options: PipelineOptions) -> None:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -15,9 +15,10 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from tidemark.errors import MisconfiguredError, UnavailableError
-from tidemark.metrics import LATENESS, LATENESS_S
+from tidemark.metrics import LATENESS
 from tidemark.notices import warn
 from tidemark.retry import until_done
+from tidemark.store.sources import EDGES
 from tidemark.store.write import Writer, Written
 from tidemark.wire.block import Block
 from tidemark.wire.summary import MICROSECONDS, Points, windows
@@ -25,8 +26,6 @@ from transforms.counters import count, observe
 from transforms.preview import block_of
 from transforms.prometheus import serve
 from transforms.resources import Store
-
-_EDGES: Final = np.array(list(LATENESS_S.values()), np.int64) * MICROSECONDS
 
 
 @dataclass(eq=False)
@@ -105,7 +104,7 @@ class _Write(beam.DoFn):
     def _count_lateness(self, block: Block, written: Written) -> None:
         lateness = block.points["publish_time"] - block.points["event_time"]
         for name, number in zip(
-            LATENESS, np.bincount(np.searchsorted(_EDGES, lateness), minlength=len(LATENESS)), strict=True
+            LATENESS, np.bincount(np.searchsorted(EDGES, lateness), minlength=len(LATENESS)), strict=True
         ):
             count(f"lateness_{name}", int(number))
         store = self._config.store

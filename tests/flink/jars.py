@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -62,7 +62,7 @@ def _bring_cluster(directory: Path) -> None:
     name = f"apache-flink-libraries=={FLINK}"
     # pip's own download: uv has none
     pip = [
-        str(cache_python()),
+        sys.executable,
         "-m",
         "pip",
         "download",
@@ -85,8 +85,3 @@ def _bring_cluster(directory: Path) -> None:
                     assert source is not None
                     shutil.copyfileobj(source, target)
     archive.unlink()
-
-
-def cache_python() -> str:
-    """A Python that has pip."""
-    return subprocess.run(["sh", "-c", "command -v python3"], capture_output=True, text=True, check=True).stdout.strip()

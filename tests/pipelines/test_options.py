@@ -77,6 +77,7 @@ def test_flink_gets_what_it_needs_and_what_is_given_wins() -> None:
     [
         ([*FLINK, "--checkpointing_interval=0"], "--checkpointing_interval"),
         ([*FLINK, "--checkpointing_interval=soon"], "checkpointing_interval"),
+        ([*FLINK, "--finish_bundle_before_checkpointing=maybe"], "finish_bundle_before_checkpointing: needs true or"),
         ([*FLINK, "--checkpointing_intervall=5"], "--checkpointing_intervall is not an option"),
         ([*FLINK, "--shutdown_sources_after_idle_ms=0"], "--shutdown_sources_after_idle_ms=0"),
         ([*FLINK, "--database_url=postgresql://u:canary@h/d"], "--database_secret"),

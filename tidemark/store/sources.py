@@ -25,7 +25,8 @@ from tidemark.wire.summary import MICROSECONDS, windows
 EVERY_S: Final = 60.0
 AT_ONCE: Final = 5_000
 COUNTS: Final = ("points", "after_window", "after_horizon", *LATENESS)
-_EDGES: Final = np.array(list(LATENESS_S.values()), np.int64) * MICROSECONDS
+EDGES: Final = np.array(list(LATENESS_S.values()), np.int64) * MICROSECONDS
+"""Upper bounds of `LATENESS` in microseconds, the last bucket's left out."""
 _TIMES: Final = ("first_seen", "last_seen", "last_event_time")
 _NEVER: Final = np.iinfo(np.int64)
 
@@ -64,7 +65,7 @@ class SourceBook:
             place = np.array([places.setdefault(key[:2], len(places)) for key in block.keys], np.int64)
             self._grow(len(places))
             at = place[points["series_id"]]
-            np.add.at(self._counts, (at, len(COUNTS) - len(LATENESS) + np.searchsorted(_EDGES, late)), 1)
+            np.add.at(self._counts, (at, len(COUNTS) - len(LATENESS) + np.searchsorted(EDGES, late)), 1)
             np.add.at(self._counts[:, 0], at, 1)
             np.add.at(self._counts[:, 1], at[behind > 0], 1)
             np.add.at(self._counts[:, 2], at[behind > self._horizon_us], 1)
