@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import re
-import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from pipelines import flink
 from pipelines.report import event
 from tidemark.errors import MisconfiguredError
 from tidemark.findings import failed, text
+from tidemark.logs import tell
 from tidemark.operate.preflight import Fleet, preflight
 from tidemark.settings import Values
 from tidemark.warehouse.clients import rest
@@ -27,6 +28,7 @@ from tidemark.warehouse.tables import ensure
 DEFAULT_WORKERS: Final = 100
 """To how many Dataflow scales a Streaming Engine job that sets no bound."""
 DEFAULT_CPUS: Final = 2
+_LEVELS: Final = {"pass": logging.INFO, "warn": logging.WARNING, "fail": logging.ERROR}
 
 
 def run(start: Callable[[], Any], options: PipelineOptions, values: Values) -> int:
@@ -43,7 +45,8 @@ def run(start: Callable[[], Any], options: PipelineOptions, values: Values) -> i
     if values.preflight:
         cloud = options.view_as(GoogleCloudOptions)
         findings = preflight(values, fleet(options), cloud.region)
-        print(text(findings), file=sys.stderr)  # noqa: T201
+        for finding in findings:
+            tell(text([finding]), _LEVELS[finding.level])
         if failed(findings):
             raise MisconfiguredError("The preflight failed, so no job was submitted: see the lines marked FAIL.")
         ensure(rest(values.rollup_dataset), values.rollup_dataset)

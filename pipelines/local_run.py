@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import logging
 import random
 import signal
 import sys
@@ -17,6 +16,7 @@ from typing import Any, Final
 from pipelines.report import event
 from tidemark.bus.puller import Puller
 from tidemark.errors import TidemarkError, UnavailableError
+from tidemark.logs import log
 from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S, until_done
 from tidemark.settings import Values
 from tidemark.store.settle import Settler
@@ -33,9 +33,9 @@ from transforms.write_rollups import append
 PROGRESS_S: Final = 2.0
 _ARENA_MAX: Final = -8
 """M_ARENA_MAX of malloc.h; in the image an environment variable does the same."""
+TRIM_S: Final = 20.0
 STEADY_S: Final = 60.0
 """A run that lasted this long was not failing at once: its next restart waits little again."""
-_log = logging.getLogger("tidemark")
 
 
 def run(start: Callable[[], Any], values: Values) -> int:
@@ -63,9 +63,9 @@ def run(start: Callable[[], Any], values: Values) -> int:
         signal.signal(number, lambda *_: stopping.set())
     serve(values.metrics_port)
     _check(store, values, stopping)
-    watcher = threading.Thread(target=_watch, args=(stopping, values), name="watch", daemon=True)
+    allocator = _Allocator()
+    watcher = threading.Thread(target=_watch, args=(stopping, values, allocator), name="watch", daemon=True)
     watcher.start()
-    _few_arenas()
     gc.freeze()  # what Beam has built up to here stays for ever: the collector need not look at it again
     _supervise(start, stopping)
     note_sources(store)
@@ -76,14 +76,27 @@ def run(start: Callable[[], Any], values: Values) -> int:
     return 0
 
 
-def _few_arenas() -> None:
-    """Have glibc's allocator keep two pools of free memory instead of eight a core.
+class _Allocator:
+    """glibc's, which keeps what was freed: a dozen threads work on blocks of megabytes in turn.
 
-    A dozen threads work on blocks of megabytes in turn, and each pool would keep the most that any of them ever needed.
+    Elsewhere than on Linux with glibc nothing is done: other libraries have neither the trouble nor the calls.
     """
-    if sys.platform.startswith("linux"):
-        with contextlib.suppress(OSError, AttributeError):  # another C library has neither the trouble nor the call
-            ctypes.CDLL("libc.so.6").mallopt(_ARENA_MAX, 2)
+
+    def __init__(self) -> None:
+        self._library: ctypes.CDLL | None = None
+        self._trimmed = time.monotonic()
+        if sys.platform.startswith("linux"):
+            with contextlib.suppress(OSError, AttributeError):
+                library = ctypes.CDLL("libc.so.6")
+                # two pools instead of eight a core, each of which would keep the most that it ever needed
+                library.mallopt(_ARENA_MAX, 2)
+                self._library = library
+
+    def trim(self) -> None:
+        """Give free pages back to the system, every `TRIM_S`."""
+        if self._library is not None and time.monotonic() >= self._trimmed + TRIM_S:
+            self._trimmed = time.monotonic()
+            self._library.malloc_trim(0)
 
 
 def _check(store: Store, values: Values, stopping: threading.Event) -> None:
@@ -101,7 +114,7 @@ def _check(store: Store, values: Values, stopping: threading.Event) -> None:
     try:
         tables()
     except UnavailableError as error:
-        _log.warning("%s Points are stored meanwhile.", error)
+        log.warning("%s Points are stored meanwhile.", error)
         threading.Thread(target=until_done, args=(tables,), name="tables", daemon=True).start()
 
 
@@ -117,7 +130,7 @@ def _supervise(start: Callable[[], Any], stopping: threading.Event) -> None:
             raise
         except Exception as error:  # noqa: BLE001  # whatever broke a bundle: its messages stay unacknowledged
             count("restarts")
-            _log.error("The pipeline failed and is started again: %s", _cause(error))
+            log.error("The pipeline failed and is started again: %s", _cause(error))
         else:
             return
         READING.close()
@@ -136,7 +149,7 @@ def _cause(error: Exception) -> str:
     return (telling or lines or [type(error).__name__])[-1][:500]
 
 
-def _watch(stopping: threading.Event, values: Values) -> None:
+def _watch(stopping: threading.Event, values: Values, allocator: _Allocator) -> None:
     """Report progress, and begin the drain when it is time."""
     ready = False
     while not stopping.wait(PROGRESS_S if ready else 0.1):
@@ -146,6 +159,7 @@ def _watch(stopping: threading.Event, values: Values) -> None:
             ready = True
             event("ready")
         event("progress", **tally())
+        allocator.trim()
         if values.stop_when_idle_s and READING.idle_s() >= values.stop_when_idle_s:
             break
     READING.drain()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from tidemark import logs
 from tidemark.errors import TidemarkError, UsageError
 from tidemark.settings import INGEST
 
@@ -27,18 +27,18 @@ def reported(program: Callable[[], int]) -> int:
     Returns:
         The program's status; 2 for a wrong setting, 1 for anything else that was foreseen.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     # Beam announces every server it starts as a warning, and a failing bundle three times; its worker prints the traceback anyway
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     # a connection that broke is told by whoever used it
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
     try:
+        logs.set_up()
         return program()
     except UsageError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        logs.tell(error)
         return 2
     except TidemarkError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        logs.tell(error)
         return 1
 
 

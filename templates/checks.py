@@ -21,6 +21,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from pipelines import template
+from templates.check_kubernetes import kubernetes
 from tidemark.metrics import METRICS, Kind
 from tidemark.operate import reference
 
@@ -287,7 +288,7 @@ assert tidemark.store.migrate.newest()
 """
 
 CHECKS: Final[dict[str, tuple[Callable[[Path], Iterator[str]], ...]]] = {
-    "files": (metadata, reference_pages, cloudbuild, terraform, alerts, copies, dockerfile, lock),
+    "files": (metadata, reference_pages, cloudbuild, terraform, alerts, kubernetes, copies, dockerfile, lock),
     "image": (copies, dockerfile, lock, installs),
     "tools": (gcloud_takes_metadata, terraform_itself),
 }

@@ -8,6 +8,8 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
 import hypothesis
 import pytest
 
+from tidemark.logs import REPEATS
+
 hypothesis.settings.register_profile(
     "everyday",
     deadline=None,
@@ -37,3 +39,8 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith("TIDEMARK_") and name not in ("TIDEMARK_TEST_EXAMPLES", "TIDEMARK_POSTGRES_BIN"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_said_before() -> None:
+    REPEATS.forget()

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ANYWHERE = {
     f"tidemark.{name}"
-    for name in ("settings", "errors", "findings", "metrics", "notices", "retry", "failpoints", "version")
+    for name in ("settings", "errors", "findings", "logs", "metrics", "retry", "failpoints", "version")
 }
 ALLOWED = {
     "tidemark/wire": set(),

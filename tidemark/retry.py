@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
-from tidemark.notices import warn
+from tidemark.logs import log
 
 FIRST_WAIT_S: Final = 0.1
 LONGEST_WAIT_S: Final = 10.0
@@ -52,11 +52,11 @@ def until_done(
             if give_up is not None and give_up.is_set():
                 raise
             if mend:
-                warn(
+                log.warning(
                     "%s It has failed so %s times in a row and needs a person. Nothing is acknowledged.", error, capped
                 )
             else:
-                warn("%s Waiting; nothing is acknowledged meanwhile.", error)
+                log.warning("%s Waiting; nothing is acknowledged meanwhile.", error)
             pause = random.uniform(wait / 2, wait)  # noqa: S311  # jitter, not a secret
             if give_up is None:
                 time.sleep(pause)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import threading
 from collections.abc import Iterator
 from typing import Final
@@ -13,12 +12,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from tidemark.logs import log
 from tidemark.metrics import METRICS, NAMESPACE, Kind
 from transforms.counters import distributions, tally
 
 PROCESSES: Final = 32
 """Processes of one machine that find a port: each takes the first that is free."""
-_log: Final = logging.getLogger("tidemark")
 _lock: Final = threading.Lock()
 _serving: dict[int, int] = {}
 
@@ -48,7 +47,7 @@ def serve(port: int, address: str = "0.0.0.0") -> int | None:  # noqa: S104  # a
                 continue
             _serving[port] = candidate
             return candidate
-    _log.warning("--metrics_port: none of the ports %d to %d is free, so metrics are not served.", port, candidate)
+    log.warning("--metrics_port: none of the ports %d to %d is free, so metrics are not served.", port, candidate)
     return None
 
 

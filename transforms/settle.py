@@ -11,7 +11,7 @@ import apache_beam as beam
 from apache_beam.utils.timestamp import Duration
 
 from tidemark.errors import MisconfiguredError, UnavailableError
-from tidemark.notices import warn
+from tidemark.logs import log
 from transforms.counters import count, gauge
 from transforms.resources import Store
 from transforms.rollup_batch import RollupBatch
@@ -77,4 +77,4 @@ class _SettleDue(beam.DoFn):
         except (UnavailableError, MisconfiguredError) as error:
             # The marks are still there: the next tick tries again, and the age of the oldest one tells.
             count("settle_failures")
-            warn("%s Settling waits.", error)
+            log.warning("%s Settling waits.", error)

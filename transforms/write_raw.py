@@ -15,8 +15,8 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from tidemark.errors import MisconfiguredError, UnavailableError
+from tidemark.logs import log
 from tidemark.metrics import LATENESS
-from tidemark.notices import warn
 from tidemark.retry import until_done
 from tidemark.store.sources import EDGES
 from tidemark.store.write import Writer, Written
@@ -120,7 +120,7 @@ def note_sources(store: Store) -> None:
         store.sources().write()
     except (UnavailableError, MisconfiguredError) as error:
         count("sources_not_noted")
-        warn("%s What was seen of sources in the last minute is not noted.", error)
+        log.warning("%s What was seen of sources in the last minute is not noted.", error)
 
 
 def by_shard(points: Points, base_s: int, shards: int) -> Iterator[tuple[int, int, Points]]:

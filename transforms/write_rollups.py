@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,15 +14,13 @@ import numpy as np
 
 from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.failpoints import reach
-from tidemark.notices import warn
+from tidemark.logs import log
 from tidemark.wire.block import DeadLetter
 from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import ROLLUP, Rollups
 from transforms.counters import count, observe
 from transforms.resources import Store, Warehouse
 from transforms.rollup_batch import RollupBatch
-
-_log = logging.getLogger("tidemark")
 
 
 @dataclass(eq=False)
@@ -75,7 +72,7 @@ def append(store: Store, warehouse: Warehouse, rows: Rollups, panes: str | list[
     if not refused:
         return
     count("rollups_refused", len(refused))
-    _log.error("BigQuery refuses %d rollup rows, the first because: %s", len(refused), refused[0].message)
+    log.error("BigQuery refuses %d rollup rows, the first because: %s", len(refused), refused[0].message)
     if panes == "settled":
         store.keep([_dead(rows[bad.row], names[int(rows[bad.row]["series_id"])], bad.message) for bad in refused])
 
@@ -133,7 +130,7 @@ class _Append(beam.DoFn):
         try:
             self._store.settler().forget(batch.mark_ids)
         except (UnavailableError, MisconfiguredError) as error:
-            warn("%s Settled rows wait.", error)  # they will be appended once more, with the same content
+            log.warning("%s Settled rows wait.", error)  # they will be appended once more, with the same content
             return
         count("settled", len(rows))
         count("corrected", batch.corrected)
@@ -144,6 +141,6 @@ class _Append(beam.DoFn):
         except (UnavailableError, MisconfiguredError) as error:
             self._down = True
             count("append_failures")
-            warn("%s Settled rows wait; previews are dropped meanwhile.", error)
+            log.warning("%s Settled rows wait; previews are dropped meanwhile.", error)
             return False
         return True

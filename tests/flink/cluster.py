@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 import urllib.error
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.flink import network
 from tidemark.local.processes import Process, listens, start, wait_until
 
 OPENS = [
@@ -89,9 +91,10 @@ class Cluster:
     job_endpoint: str = ""
     _started: dict[str, Process] = field(default_factory=dict)
     _managers: int = 0
+    _secrets: int = 0
 
-    def up(self) -> None:
-        """Start everything and wait until two slots are free."""
+    def up(self, *, pool: bool = True) -> None:
+        """Start everything, the pool only if asked to, and wait until two slots are free."""
         self.state.mkdir(parents=True)
         (self.state / "config").mkdir()
         (self.state / "config" / "flink-conf.yaml").write_text(CONFIGURATION.format(rest=REST, state=self.state))
@@ -100,10 +103,10 @@ class Cluster:
         self._flink("job manager", "-Xmx600m", entry)
         self.start_task_manager()
         self.start_task_manager()
-        self.start_pool()
+        if pool:
+            self.start_pool()
         self._until(lambda: self.slots() == 2, "two slots")
         self._start_job_server()
-        self._until(lambda: listens(POOL), "the worker pool")
 
     def down(self) -> None:
         """Stop what `up` and the others have started."""
@@ -118,23 +121,31 @@ class Cluster:
         entry = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner"
         self._flink(name, *memory, entry, arguments=[f"-Dtaskmanager.resource-id={name.replace(' ', '-')}"])
 
-    def kill_busy_task_manager(self) -> str:
-        """Kill the one that runs the job; returns its name."""
+    def busy_task_manager(self) -> str:
+        """The name of the one that runs the job."""
         (job,) = self.running()
         for vertex in self.rest(f"/jobs/{job}")["vertices"]:
             details = self.rest(f"/jobs/{job}/vertices/{vertex['id']}")
             for subtask in details["subtasks"]:
-                name = subtask["taskmanager-id"].replace("-", " ")
+                name: str = subtask["taskmanager-id"].replace("-", " ")
                 if name in self._started:
-                    self._started.pop(name).kill()
                     return name
         raise AssertionError("no task manager runs the job")
+
+    def kill_busy_task_manager(self) -> None:
+        """Kill the one that runs the job."""
+        self._started.pop(self.busy_task_manager()).kill()
+
+    def busy_pids(self) -> list[int]:
+        """The processes that run the job: a task manager and the Python workers."""
+        return [self._started[self.busy_task_manager()].pid, *self.workers()]
 
     def start_pool(self, **more: str) -> None:
         """The pool that starts Python workers; `more` goes into their environment."""
         command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={POOL}"]
         environment = {**os.environ, **self.environment, **more}
         self._started["pool"] = start(command, self.state / "pool.log", environment=environment, directory=Path.cwd())
+        self._until(lambda: listens(POOL), "the worker pool")
 
     def down_pool(self) -> None:
         """Kill the pool and its workers."""
@@ -160,6 +171,25 @@ class Cluster:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         return len(pids)
+
+    def submit(self, database_url: str, *options: str) -> str:
+        """Submit ingest, as a user does; returns Flink's id of the job, every task of which runs."""
+        before = set(self.running())
+        self._secrets += 1
+        secret = self.state / f"url {self._secrets}"
+        secret.write_text(database_url)
+        environment = {k: v for k, v in self.environment.items() if k != "TIDEMARK_DATABASE_URL"}
+        command = [sys.executable, "-m", "pipelines.ingest", "--runner=PortableRunner"]
+        command += [f"--job_endpoint={self.job_endpoint}", "--environment_type=EXTERNAL"]
+        command += [f"--environment_config=127.0.0.1:{POOL}", f"--database_secret=file:{secret}", *options]
+        done = subprocess.run(
+            command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=180, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.splitlines()[-1])["event"] == "submitted"
+        self._until(lambda: bool(set(self.working()) - before), "the job", 60)
+        (job,) = set(self.working()) - before
+        return job
 
     def running(self) -> list[str]:
         """The jobs that run, or are about to."""
@@ -210,7 +240,7 @@ class Cluster:
 
     def _flink(self, name: str, *jvm: str, arguments: list[str] | None = None) -> None:
         *memory, entry = jvm
-        jars = ":".join(str(path) for path in sorted(Path(os.environ["FLINK_CLUSTER_JARS"]).glob("*.jar")))
+        jars = ":".join(str(path) for path in sorted(Path(os.environ[network.PLACE]).glob("*.jar")))
         log4j = f"-Dlog4j.configurationFile=file:{self.state}/log4j.properties"
         command = ["java", *OPENS, log4j, *memory, "-cp", jars, entry, "--configDir", str(self.state / "config")]
         self._started[name] = start([*command, *(arguments or [])], self.state / f"{name}.log")

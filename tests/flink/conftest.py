@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.flink import network
 from tests.flink.cluster import Cluster
 from tests.integration.points import Feed
 from tidemark.local.stack import Stack
 
 # these run by scripts/flink-test only, in a network of their own
-collect_ignore_glob = [] if "FLINK_CLUSTER_JARS" in os.environ else ["test_*.py"]
+collect_ignore_glob = [] if network.PLACE in os.environ else ["test_*.py"]
 
 
 @pytest.fixture

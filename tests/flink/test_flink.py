@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flink.cluster import POOL, Cluster
+from tests.flink.cluster import Cluster
 from tests.integration.oracle import differences
 from tests.integration.points import Feed, Point, everything_is_right, query
 from tests.store.faults import Proxy
@@ -63,30 +60,6 @@ class Traffic(threading.Thread):
             self.error = error
 
 
-class Submission:
-    """Submits ingest to the cluster, as a user does."""
-
-    def __init__(self, cluster: Cluster, environment: dict[str, str], secret: Path, database_url: str) -> None:
-        self._cluster, self._environment, self._secret = cluster, environment, secret
-        secret.write_text(database_url)
-
-    def __call__(self, *options: str) -> str:
-        """Returns Flink's id of the job."""
-        before = set(self._cluster.running())
-        environment = {k: v for k, v in self._environment.items() if k != "TIDEMARK_DATABASE_URL"}
-        command = [sys.executable, "-m", "pipelines.ingest", "--runner=PortableRunner"]
-        command += [f"--job_endpoint={self._cluster.job_endpoint}", "--environment_type=EXTERNAL"]
-        command += [f"--environment_config=127.0.0.1:{POOL}", f"--database_secret=file:{self._secret}", *options]
-        done = subprocess.run(
-            command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=180, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout.splitlines()[-1])["event"] == "submitted"
-        until(lambda: bool(set(self._cluster.working()) - before), "Flink runs the job", 60)
-        (job,) = set(self._cluster.working()) - before
-        return job
-
-
 def until(condition: Callable[[], bool], what: str, within_s: float) -> float:
     """Wait; returns how long it took."""
     began = time.monotonic()
@@ -124,12 +97,11 @@ def second(tmp_path: Path) -> Iterator[dict[str, str]]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_kills_of_everything_lose_and_double_nothing(
-    seed: int, cluster: Cluster, environment: dict[str, str], feed: Feed, control: Control, tmp_path: Path, stack: Stack
+    seed: int, cluster: Cluster, environment: dict[str, str], feed: Feed, control: Control, stack: Stack
 ) -> None:
     rng = random.Random(seed)
     proxy = Proxy(stack.postgres.port())
-    submit = Submission(cluster, environment, tmp_path / "url", proxy.url(environment["TIDEMARK_DATABASE_URL"]))
-    job = submit()
+    job = cluster.submit(proxy.url(environment["TIDEMARK_DATABASE_URL"]))
     traffic = Traffic(feed, seed)
     traffic.start()
     faults = ["task manager", "workers", "connections"]
@@ -162,11 +134,11 @@ def test_kills_of_everything_lose_and_double_nothing(
 
 @pytest.mark.timeout(600)
 def test_workers_that_die_between_commit_and_acknowledgement_store_nothing_twice(
-    cluster: Cluster, environment: dict[str, str], feed: Feed, control: Control, tmp_path: Path
+    cluster: Cluster, environment: dict[str, str], feed: Feed, control: Control
 ) -> None:
     cluster.down_pool()
     cluster.start_pool(TIDEMARK_FAILPOINTS="raw.committed=kill@12")
-    job = Submission(cluster, environment, tmp_path / "url", environment["TIDEMARK_DATABASE_URL"])()
+    job = cluster.submit(environment["TIDEMARK_DATABASE_URL"])
     traffic = Traffic(feed, 7, POINTS // 5, SECONDS / 2)
     traffic.start()
     traffic.join(200)
@@ -190,7 +162,7 @@ def test_flink_and_the_local_engine_say_the_same(
 ) -> None:
     beside = {**environment, **{k: v for k, v in second.items() if "PUBSUB" not in k and "SUBSCRIPTION" not in k}}
     subscription = feed.subscribe("beside")
-    job = Submission(cluster, environment, tmp_path / "url", environment["TIDEMARK_DATABASE_URL"])()
+    job = cluster.submit(environment["TIDEMARK_DATABASE_URL"])
     local = Job({**beside, "TIDEMARK_SUBSCRIPTION": subscription}, tmp_path / "local.log", "--stop_when_idle_s=30")
     try:
         local.wait_ready()

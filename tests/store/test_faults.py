@@ -32,7 +32,6 @@ from tests.store.faults import (
     streaming,
     writer,
 )
-from tidemark import notices
 from tidemark.errors import UnavailableError
 from tidemark.local.postgres import Postgres
 from tidemark.store.connection import make_engine, transaction
@@ -74,11 +73,6 @@ def pool(server: Postgres, admin: Engine) -> Iterator[Engine]:
     made = make_engine(server.url() + "?application_name=victim", 3, 5, connect_timeout_s=3)
     yield made
     made.dispose()
-
-
-@pytest.fixture(autouse=True)
-def _notices_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notices, "_said", {})
 
 
 def long(pytestconfig: pytest.Config, everyday: float, full: float) -> float:

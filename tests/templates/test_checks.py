@@ -51,6 +51,7 @@ def test_the_image_installs_in_a_fresh_environment(tree: Path) -> None:
     assert any("Here" in text for text in checks.installs(tree))
 
 
+MANIFEST = "templates/kubernetes/flink.yaml"
 BROKEN: dict[str, tuple[Check, str, str, str, str]] = {
     "a parameter's default": (checks.metadata, "templates/metadata.json", '"120"', '"121"', "stale"),
     "a setting's bound": (checks.reference_pages, "docs/reference/settings.md", "2 to 100", "2 to 101", "settings.md"),
@@ -117,6 +118,32 @@ BROKEN: dict[str, tuple[Check, str, str, str, str]] = {
     "an alert's name": (checks.alerts, "terraform/alerts.tf", '"Nobody settles"', '"Nobody"', "no heading Nobody"),
     "a heading": (checks.alerts, "docs/operations/runbook.md", "## Messages wait", "## Messages", "no alert Messages"),
     "an alert's advice": (checks.alerts, "terraform/alerts.tf", "content = local.runbook", "content = 1", "what to do"),
+    "the manifest's syntax": (checks.kubernetes, MANIFEST, "spec:\n", "spec\n", "parsed"),
+    "a part of the manifest": (checks.kubernetes, MANIFEST, "kind: Service\n", "kind: Serving\n", "lacks"),
+    "an option of the submission": (checks.kubernetes, MANIFEST, "--parallelism", "--paralelism", "--paralelism"),
+    "a setting of the submission": (checks.kubernetes, MANIFEST, "--metrics_port=9400", "--metrics_port=x", "number"),
+    "the submission's program": (checks.kubernetes, MANIFEST, "pipelines.ingest", "pipelines.ingester", "ingest"),
+    "the workers' port": (checks.kubernetes, MANIFEST, "--service_port=50000", "--service_port=5000", "listen"),
+    "the metrics' port": (checks.kubernetes, MANIFEST, "containerPort: 9400", "containerPort: 9401", "metrics"),
+    "the job server's port": (checks.kubernetes, MANIFEST, "port: 8099", "port: 8097", "8097"),
+    "the job server's name": (
+        checks.kubernetes,
+        MANIFEST,
+        "endpoint=tidemark-job",
+        "endpoint=tidemark-jobs",
+        "endpoint",
+    ),
+    "the job server's host": (checks.kubernetes, MANIFEST, "--job-host=tidemark", "--job-host=tide", "--job-host"),
+    "the job server's Beam": (checks.kubernetes, MANIFEST, "job_server:2.77.0", "job_server:2.70.0", "2.77.0"),
+    "the cluster's address": (checks.kubernetes, MANIFEST, "tidemark-flink-rest:", "tidemark-flink:", "flink-master"),
+    "Flink's version": (checks.kubernetes, MANIFEST, "v1_19", "v1_20", "flinkVersion"),
+    "Flink's plugin": (checks.kubernetes, MANIFEST, "hadoop-1.19.3", "hadoop-1.19.2", "plugin"),
+    "the checkpoints": (checks.kubernetes, MANIFEST, "state.checkpoints.dir", "state.checkpoint.dir", "checkpoints"),
+    "what the service selects": (checks.kubernetes, MANIFEST, "selector: {app: t", "selector: {app: x", "selects"),
+    "the secret's file": (checks.kubernetes, MANIFEST, "mountPath: /etc/tidemark,", "mountPath: /etc,", "mounted"),
+    "the secret's name": (checks.kubernetes, MANIFEST, "secretName: tidemark-d", "secretName: d", "docs/operations"),
+    "a variable of the manifest": (checks.kubernetes, MANIFEST, "${BUCKET}", "${BUCKETS}", "BUCKETS"),
+    "an unexplained variable": (checks.kubernetes, "docs/operations/flink.md", "DATASET=", "DATA=", "DATASET="),
     "an unused variable": (checks.terraform, "terraform/main.tf", "= var.machine_type", '= "x"', "machine_type"),
 }
 

@@ -19,7 +19,7 @@ from google.pubsub_v1 import types
 
 from tidemark.bus.channel import channel
 from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
-from tidemark.notices import warn
+from tidemark.logs import log
 from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S
 from tidemark.wire.message import Message, event_time
 
@@ -193,7 +193,7 @@ class Puller:
             except grpc.RpcError as error:
                 if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
                     continue  # a long poll that found nothing
-                warn("%s Waiting.", translate(error, self.subscription))
+                log.warning("%s Waiting.", translate(error, self.subscription))
                 self._stopping.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT_S)
                 continue
@@ -248,7 +248,7 @@ class Puller:
                 ending = [ack_id for ack_id, until in self._leases.items() if until < now + EXTEND_AHEAD_S]
                 forgotten = [i for i in ending if now - self._pulled_at[i] > LONGEST_HELD_S]
             if forgotten:
-                warn("%d messages were held for an hour and are given back.", len(forgotten))
+                log.warning("%d messages were held for an hour and are given back.", len(forgotten))
                 self.release(forgotten)
                 ending = [ack_id for ack_id in ending if ack_id in self._leases]
             if ending and self._modify_deadline(ending, LEASE_S):
@@ -277,7 +277,7 @@ class Puller:
                 call(request, timeout=_RPC_TIMEOUT_S)
             except grpc.RpcError as error:
                 if error.code() not in _TRANSIENT or attempt == 3:
-                    warn("%s The messages will be delivered again.", translate(error, self.subscription))
+                    log.warning("%s The messages will be delivered again.", translate(error, self.subscription))
                     return False
                 time.sleep(wait)
                 wait *= 4
