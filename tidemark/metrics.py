@@ -79,6 +79,7 @@ _LIST: Final = [
         ("previews", "Preview rows appended to BigQuery."),
         *((f"previews_{pane}", f"Of these, {pane.replace('_', ' ')}.") for pane in PANES),
         ("previews_unchanged", "Preview rows not appended, since BigQuery has them already."),
+        ("preview_blocks_unreadable", "Blocks in the engine's state that another version wrote; previews lack them."),
         ("previews_dropped", "Preview rows dropped, since BigQuery could not take them."),
         ("settled", "Settled rows appended to BigQuery."),
         ("corrected", "Of these, how many differ from an earlier settled row."),

@@ -14,6 +14,8 @@ from tidemark.wire.message import Message
 from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import POINT
 from transforms.coders import BlockCoder, MessageCoder
+from transforms.counters import tally
+from transforms.preview import BLOCK_NAME, block_of, points_of
 
 LETTER = DeadLetter("7", -1, b"\xff{", {"a": "ü"}, "decode", Reason.NOT_JSON, "why", 3)
 BLOCK = Block(
@@ -27,6 +29,7 @@ OLD_BLOCK = (
     "AZSSk6FwoXOhbZOhcKLDvKFuxDgAAAAAAQAAAAAAAAACAAAAAAAAAAAAAAAAAAxAAQAAAPz/////////AAAAAAAAAECvllAuNY0T"
     "35LAxAd7ImEiOjF9kZihN//EAv97gaFhosO8pmRlY29kZahub3RfanNvbqN3aHkD"
 )
+OLD_PREVIEW_BLOCK = "AXNldmVuMDAAAAAAAQAAAAAAAAACAAAAAAAAAAAAAAAAAAxAAQAAAPz/////////AAAAAAAAAECvllAuNY0T3w=="
 OLD_MESSAGE = "AZXEAgD/gqpldmVudF90aW1loTWiw7yiw6QJomlkwA=="
 
 
@@ -48,6 +51,19 @@ def test_there_and_back() -> None:
 def test_the_bytes_of_version_1_are_read() -> None:
     assert_is_block(BlockCoder().decode(base64.b64decode(OLD_BLOCK)))
     assert MessageCoder().decode(base64.b64decode(OLD_MESSAGE)) == MESSAGE
+
+
+def test_a_block_of_previews_of_version_1_is_read() -> None:
+    np.testing.assert_array_equal(points_of(base64.b64decode(OLD_PREVIEW_BLOCK)), BLOCK.points)
+    np.testing.assert_array_equal(points_of(block_of(BLOCK.points)), BLOCK.points)
+    assert block_of(BLOCK.points)[:BLOCK_NAME] != block_of(BLOCK.points)[:BLOCK_NAME]
+
+
+def test_a_block_of_previews_of_another_version_is_left_out_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    before = tally().get("preview_blocks_unreadable", 0)
+    assert len(points_of(b"\x02" + block_of(BLOCK.points)[1:])) == 0
+    assert tally()["preview_blocks_unreadable"] == before + 1
+    assert "another version" in caplog.text
 
 
 def test_bytes_of_a_later_version_are_refused_with_a_way_out() -> None:
