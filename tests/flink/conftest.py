@@ -8,9 +8,10 @@ import pytest
 
 from tests.flink import network
 from tests.flink.cluster import Cluster
-from tests.integration.points import Feed
+from tests.integration import conftest as integration
 from tidemark.local.stack import Stack
 
+environment, feed = integration.environment, integration.feed
 # these run by scripts/flink-test only, in a network of their own
 collect_ignore_glob = [] if network.PLACE in os.environ else ["test_*.py"]
 
@@ -21,26 +22,6 @@ def stack(tmp_path: Path) -> Iterator[Stack]:
     made.up(ack_deadline_s=20)
     yield made
     made.down(purge=True)
-
-
-@pytest.fixture
-def environment(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Leads to the stack; windows of seconds, so that a test sees them settle."""
-    found = {
-        **stack.environment(),
-        "TIDEMARK_TIERS_S": "2,10,60",
-        "TIDEMARK_HORIZON_S": "5",
-        "TIDEMARK_DEBOUNCE_S": "1",
-        "TIDEMARK_EARLY_FIRING_S": "2",
-        "TIDEMARK_IDLE_TIMEOUT_S": "3",
-    }
-    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", found["BIGQUERY_EMULATOR_HOST"])
-    return found
-
-
-@pytest.fixture
-def feed(environment: dict[str, str]) -> Feed:
-    return Feed(environment["PUBSUB_EMULATOR_HOST"])
 
 
 @pytest.fixture

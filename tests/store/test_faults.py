@@ -36,7 +36,6 @@ from tidemark.errors import UnavailableError
 from tidemark.local.postgres import Postgres
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.ledger import totals
-from tidemark.store.migrate import migrate
 from tidemark.store.series import SeriesCache
 from tidemark.store.write import Policy, Writer
 from tidemark.wire.block import Block, SeriesKey
@@ -45,16 +44,6 @@ from tidemark.wire.summary import POINT
 ROOT = Path(__file__).parents[2]
 # pg8000 leaves the socket of a connection that failed half way to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    made = Postgres(Path(tmp_path_factory.mktemp("faults")))
-    made.start()
-    migrate(made.url())
-    yield made
-    made.stop()
-    made.purge()
 
 
 @pytest.fixture

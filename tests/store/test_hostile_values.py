@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -13,9 +12,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from tests.store.faults import TABLES
-from tidemark.local.postgres import Postgres
 from tidemark.store.connection import make_engine, transaction
-from tidemark.store.migrate import migrate
 from tidemark.store.read import Reader
 from tidemark.store.series import SeriesCache
 from tidemark.store.write import Policy, Writer
@@ -59,15 +56,10 @@ ATTRIBUTES = st.one_of(
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    server = Postgres(Path(tmp_path_factory.mktemp("hostile")))
-    server.start()
-    migrate(server.url())
-    made = make_engine(server.url(), 2, 20)
+def pool(url: str) -> Iterator[Engine]:
+    made = make_engine(url, 2, 20)
     yield made
     made.dispose()
-    server.stop()
-    server.purge()
 
 
 @settings(max_examples=150)

@@ -5,19 +5,16 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import Engine
 
 from tests.wire.test_algebra import close, true_quantile
-from tidemark.local.postgres import Postgres
 from tidemark.operate.compare_store import check_rollups
 from tidemark.operate.report import Report
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.fold import Range
-from tidemark.store.migrate import migrate
 from tidemark.store.rebuild import Rebuild
 from tidemark.store.remove import Deletion
 from tidemark.store.series import SeriesCache
@@ -31,16 +28,6 @@ TIERS_S = (60, 3600, 86_400)
 START_S = 1_767_225_600
 KEYS = [SeriesKey("p", f"s{i}", "m") for i in range(4)]
 RANGE = Range(START_S, START_S + 86_400)
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = Postgres(Path(tmp_path_factory.mktemp("postgres")))
-    server.start()
-    migrate(server.url())
-    yield server.url()
-    server.stop()
-    server.purge()
 
 
 @pytest.fixture

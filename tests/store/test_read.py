@@ -6,17 +6,14 @@ import random
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import Engine
 
 from tidemark.errors import UsageError
-from tidemark.local.postgres import Postgres
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.fold import SUMMARY
-from tidemark.store.migrate import migrate
 from tidemark.store.read import Reader
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
@@ -93,19 +90,9 @@ class World:
                 assert row[name] == pytest.approx(wanted[key][name], rel=1e-9, abs=1e-9), (key, name)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    made = Postgres(Path(tmp_path_factory.mktemp("read")))
-    made.start()
-    migrate(made.url())
-    yield made.url()
-    made.stop()
-    made.purge()
-
-
 @pytest.fixture
-def world(server: str) -> Iterator[World]:
-    pool = make_engine(server, 2, 20)
+def world(url: str) -> Iterator[World]:
+    pool = make_engine(url, 2, 20)
     with transaction(pool) as connection:
         connection.exec_driver_sql("TRUNCATE points, rollups, marks, dead_letters, ledger, series")
     yield World(pool)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import Engine
 
 from tidemark import cli
-from tidemark.local.postgres import Postgres
 from tidemark.metrics import LATENESS
 from tidemark.store.connection import make_engine, transaction
-from tidemark.store.migrate import migrate
 from tidemark.store.sources import SourceBook, projects, sources
 from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.summary import POINT
@@ -28,16 +25,6 @@ def block(*rows: tuple[int, float, float]) -> Block:
     """(series, event time in seconds after the start, lateness in seconds)"""
     made = [(s, START_US + int(e * 1e6), START_US + int((e + late) * 1e6), 1.0) for s, e, late in rows]
     return Block(KEYS, np.array(made, POINT))
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = Postgres(Path(tmp_path_factory.mktemp("postgres")))
-    server.start()
-    migrate(server.url())
-    yield server.url()
-    server.stop()
-    server.purge()
 
 
 @pytest.fixture

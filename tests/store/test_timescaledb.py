@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import Engine
 
 from tests.integration.oracle import Oracle
-from tidemark.local.postgres import Postgres, find
+from tidemark.local.postgres import find
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.fold import SUMMARY
 from tidemark.store.housekeeping import Housekeeping
 from tidemark.store.ledger import totals
-from tidemark.store.migrate import migrate
 from tidemark.store.read import Reader
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
@@ -33,15 +31,10 @@ pytestmark = pytest.mark.skipif(not find().has_timescaledb(), reason="this serve
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    server = Postgres(Path(tmp_path_factory.mktemp("timescaledb")))
-    server.start()
-    migrate(server.url())
-    made = make_engine(server.url(), 2, 60)
+def pool(url: str) -> Iterator[Engine]:
+    made = make_engine(url, 2, 60)
     yield made
     made.dispose()
-    server.stop()
-    server.purge()
 
 
 def settle(pool: Engine) -> None:

@@ -6,20 +6,17 @@ import math
 import random
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from sqlalchemy import Engine
 
 from tests.integration.oracle import Oracle
-from tidemark.local.postgres import Postgres
 from tidemark.operate.compare_store import check_rollups
 from tidemark.operate.report import Report
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.fold import Range
 from tidemark.store.ledger import totals
-from tidemark.store.migrate import migrate
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.write import DEAD_LETTERS_AT_ONCE, Policy, Writer
@@ -30,16 +27,6 @@ from tidemark.wire.summary import POINT
 TIERS_S = (60, 3600, 86_400)
 NAMES = ("count", "min", "max", "first", "last", "first_publish_time", "last_publish_time", "late_count")
 BASE_US = 1_700_000_000_000_000
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = Postgres(Path(tmp_path_factory.mktemp("postgres")))
-    server.start()
-    migrate(server.url())
-    yield server.url()
-    server.stop()
-    server.purge()
 
 
 @pytest.fixture
