@@ -33,7 +33,7 @@ from transforms.write_rollups import append
 PROGRESS_S: Final = 2.0
 _ARENA_MAX: Final = -8
 """M_ARENA_MAX of malloc.h; in the image an environment variable does the same."""
-TRIM_S: Final = 20.0
+TRIM_S: Final = 5.0
 STEADY_S: Final = 60.0
 """A run that lasted this long was not failing at once: its next restart waits little again."""
 

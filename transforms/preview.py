@@ -7,6 +7,10 @@ The policy, all of it:
   its end; late, at most every `early_s`, until the allowed lateness has passed.
 - Each firing shows everything the window has seen (accumulating), duplicates and overwritten points resolved. The
   engine brings all blocks of the window again; a process remembers what it has folded, and sorts only what is new.
+- The pane that closes a window for good shows nothing: the window is past its horizon, so its settled row is there.
+  Prism fires it for every window, with all blocks in it, whether anything is new or not (Beam 2.77).
+- What is fired after the on-time pane is called late, whatever the engine calls it: Prism takes it for another early
+  one.
 - A row whose numbers have not changed since BigQuery acknowledged the last one is not written again (`shown`), but for
   the first on-time pane, which says that the window is complete as far as the watermark knows.
 - Later points have no preview. They are counted where their own time is known, before the window, since every engine
@@ -44,6 +48,8 @@ VERSION: Final = b"\x01"
 SWEEP_S: Final = 1.0
 WINDOW_POINTS: Final = 4_000_000
 """Remembered between firings by one process, about 40 bytes each."""
+CLOSED_WINDOWS: Final = 10_000
+"""Of how many windows of a shard it is remembered for longer that their end was shown."""
 
 PANES: Final = {
     PaneInfoTiming.EARLY: "early",
@@ -126,6 +132,7 @@ class Windows:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kept: OrderedDict[tuple[str, int, int], _Kept] = OrderedDict()
+        self._closed: OrderedDict[tuple[str, int, int], None] = OrderedDict()
         self._points = 0
         self._sweep_at = 0.0
         self._lock = threading.Lock()
@@ -136,7 +143,15 @@ class Windows:
             kept = self._kept.pop(key, None)
             if kept is not None:
                 self._points -= len(kept.state)
-        return kept or _Kept(empty())
+            return kept or _Kept(empty(), closed=key in self._closed)
+
+    def forget(self, key: tuple[str, int, int]) -> None:
+        """Remember a window no longer."""
+        with self._lock:
+            self._closed.pop(key, None)
+            kept = self._kept.pop(key, None)
+            if kept is not None:
+                self._points -= len(kept.state)
 
     def keep(self, key: tuple[str, int, int], kept: _Kept, for_s: float) -> None:
         """Remember a state for so long, unless it is taken again; beyond the limit, forget those of the longest ago."""
@@ -148,6 +163,10 @@ class Windows:
             if replaced is not None:
                 self._points -= len(replaced.state)
             self._kept[key] = kept
+            if kept.closed:
+                self._closed[key] = None
+                if len(self._closed) > CLOSED_WINDOWS:
+                    self._closed.popitem(last=False)
             if now >= self._sweep_at:
                 self._sweep_at = now + SWEEP_S
                 for other in [name for name, held in self._kept.items() if held.forget_at <= now]:
@@ -176,6 +195,9 @@ class _Fold(beam.DoFn):
         shard, blocks = element
         config = self._config
         key = (self._pipeline, shard, window.start.micros)
+        if pane.is_last and pane.timing == PaneInfoTiming.LATE:
+            _WINDOWS.forget(key)
+            return
         kept = _WINDOWS.take(key, lambda: WindowState(config.base_s, quantiles=config.quantiles))
         known = len(kept.seen)
         for block in blocks:
@@ -184,13 +206,14 @@ class _Fold(beam.DoFn):
                 kept.seen.add(name)
                 kept.state.add(points_of(block))
         rows = kept.state.rollups()
+        label = "late" if kept.closed else PANES[pane.timing]
         kept.closed |= pane.timing in (PaneInfoTiming.ON_TIME, PaneInfoTiming.LATE)
         if not kept.closed:
             for_s = config.base_s + config.early_s + config.lateness_s
         elif len(kept.seen) > known:
             for_s = config.early_s + config.lateness_s
-        else:  # nothing new: Prism's repeat of a late pane, which another may follow, or the window is over
+        else:  # nothing new: the window may be over, and is folded again if it is not
             for_s = 2.0 * config.early_s
         _WINDOWS.keep(key, kept, for_s)
         if len(rows):
-            yield RollupBatch(rows.tobytes(), PANES[pane.timing], [], 0)
+            yield RollupBatch(rows.tobytes(), label, [], 0)

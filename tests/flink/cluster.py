@@ -221,6 +221,20 @@ class Cluster:
         self.rest(f"/jobs/{job}", method="PATCH")
         self._until(lambda: job not in self.running(), "the job's end")
 
+    def stop(self, job: str) -> str:
+        """Stop a job with a savepoint; returns its path."""
+        body = {"targetDirectory": f"file://{self.state}/savepoints", "drain": False}
+        trigger = self.rest(f"/jobs/{job}/stop", method="POST", body=body)["request-id"]
+        status: dict[str, Any] = {}
+
+        def done() -> bool:
+            status.update(self.rest(f"/jobs/{job}/savepoints/{trigger}"))
+            return bool(status["status"]["id"] == "COMPLETED")
+
+        self._until(done, "the savepoint")
+        assert "location" in status["operation"], status
+        return str(status["operation"]["location"])
+
     def rest(self, path: str, *, method: str = "GET", body: dict[str, Any] | None = None) -> Any:
         """Flink's REST interface."""
         data = None if body is None else json.dumps(body).encode()

@@ -1,7 +1,6 @@
 """Windows, triggers and lateness of the previews: the local engine, on a clock that the test moves.
 
-An engine may fire a pane once more, when a window is closed for good, say: so a test names what must be seen, and
-that nothing else is ever shown.
+An engine may fire a pane once more: so a test names what must be seen, and that nothing else is ever shown.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from apache_beam.transforms.window import TimestampedValue
 from tidemark.local.prism import find_or_build, wrapper
 from tidemark.wire.summary import POINT
 from tidemark.wire.window import WindowState
-from transforms.preview import Preview, Windows, block_of
+from transforms.preview import _WINDOWS, Preview, Windows, block_of
 from transforms.rollup_batch import RollupBatch
 
 BASE_S, EARLY_S, LATENESS_S = 60, 10, 120
@@ -95,6 +94,23 @@ def test_what_comes_after_the_allowed_lateness_fires_nothing() -> None:
         .advance_watermark_to_infinity()
     )
     run(stream, shows(("on_time", (1, 0, 1, 2.0))))
+
+
+def test_the_pane_that_closes_a_window_shows_nothing_and_its_state_is_forgotten() -> None:
+    stream = (
+        streams.TestStream()
+        .add_elements([points((1, 1, 2.0))])
+        .advance_watermark_to(START_S + BASE_S + 1)
+        .advance_watermark_to(START_S + BASE_S + LATENESS_S + 1)
+        .add_elements([points((1, BASE_S + LATENESS_S, 4.0))])
+        .advance_watermark_to_infinity()
+    )
+
+    def once(found: list) -> None:
+        assert sorted(found) == [("on_time", 1, 0, 1, 2.0), ("on_time", 1, 180, 1, 4.0)]
+
+    run(stream, once)
+    assert len(_WINDOWS._kept) == 0
 
 
 def test_a_point_written_again_counts_once_and_the_later_publication_wins() -> None:
