@@ -67,13 +67,18 @@ class Size:
 def size(rate: int, points: int, interval_s: float, early_s: float, days: int) -> Size:
     """The model: `rate` points a second in messages of `points`, a point of each series every `interval_s`."""
     series = rate * interval_s
-    early = 60 / max(early_s, interval_s)
+    early = max(1.0, 60 / max(early_s, interval_s))
     upper = sum(times / length for length, times in UPPER)
-    settled = series * (1 / 60 + upper)
-    rows = settled + series * (early + 1) / 60
+    minutes = 1 / max(60, interval_s)
+    settled = series * (minutes + upper)
+    rows = settled + series * minutes * (1 + early)
     cpus = (rate * WORKER_US[points] + settled * SETTLE_US + rows * APPEND_US) / 1e6
     workers = math.ceil(cpus / BUSY / CPUS)
-    stored = rate * DAY_S * (PLAIN_BYTES * min(days, COLUMNAR_AFTER_DAYS) + COLUMNAR_BYTES * max(0, days - 7))
+    stored = (
+        rate
+        * DAY_S
+        * (PLAIN_BYTES * min(days, COLUMNAR_AFTER_DAYS) + COLUMNAR_BYTES * max(0, days - COLUMNAR_AFTER_DAYS))
+    )
     appended = rows * DAY_S * ROW_BYTES
     through = rate * DAY_S * MESSAGE_BYTES[points] / points * 2
     machines = workers * CPUS * HOURS * (CPU_HOUR + GB_A_CPU * GB_HOUR)
@@ -113,6 +118,19 @@ def table(interval_s: float = 10, early_s: float = 10, days: int = 30) -> list[s
                 f"{of.dollars_a_month:,.0f} |"
             )
     return lines
+
+
+def inputs() -> list[str]:
+    """The lines of the page's table of inputs."""
+    rows = (
+        *((f"a point, {n} a message: Python and engine (w)", us, "live.py") for n, us in WORKER_US.items()),
+        *((f"a point, {n} a message: database (d)", us, "live.py") for n, us in DATABASE_US.items()),
+        ("a settled row: Python", SETTLE_US, "settle.py"),
+        ("a settled row: database", FOLD_US, "settle.py"),
+        ("a row appended to BigQuery", APPEND_US, "warehouse.py"),
+    )
+    lines = ["| CPU of | µs | measured by |", "|---|---|---|"]
+    return lines + [f"| {what} | {us} | `bench/{bench}` |" for what, us, bench in rows]
 
 
 def main() -> int:

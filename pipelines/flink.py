@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
+import grpc
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions, StandardOptions
 from apache_beam.runners.runner import PipelineState
 
@@ -110,13 +112,27 @@ def parallelism(options: PipelineOptions) -> tuple[int, int]:
     return slots, max(1, int(options.view_as(PortableOptions).sdk_worker_parallelism))
 
 
-def wait_running(result: Any) -> None:
-    """Wait until the job server has handed the job to Flink, which did not refuse it for `STAYS_S`.
+def submit(start: Callable[[], Any], options: PipelineOptions) -> Any:
+    """Hand a job to the job server; returns Beam's result once the job server has given it to Flink.
+
+    Flink itself may be away then: its client in the job server tries for a minute, and only the job server's log and
+    Flink's list of jobs tell the end.
 
     Raises:
-        MisconfiguredError: the job has failed.
-        UnavailableError: the job server is not done with it after `RUNNING_S`.
+        MisconfiguredError: the job has failed within `STAYS_S`.
+        UnavailableError: the job server does not answer, or is not done with the job after `RUNNING_S`.
     """
+    try:
+        result = start()
+        _wait_running(result)
+    except (grpc.RpcError, grpc.FutureTimeoutError) as error:
+        where = options.view_as(PortableOptions).job_endpoint or "that was started here"
+        said = error.details() if isinstance(error, grpc.Call) else "nobody is there"
+        raise UnavailableError(f"The job server {where} does not take the job: {said}.") from error
+    return result
+
+
+def _wait_running(result: Any) -> None:
     until = time.monotonic() + RUNNING_S
     runs_since: float | None = None
     while runs_since is None or time.monotonic() < runs_since + STAYS_S:

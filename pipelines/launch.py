@@ -39,7 +39,7 @@ def run(start: Callable[[], Any], options: PipelineOptions, values: Values) -> i
 
     Raises:
         MisconfiguredError: a check failed, and nothing was submitted; or Flink could not run the job.
-        UnavailableError: the job server has not started the job after `flink.RUNNING_S`.
+        UnavailableError: the job server does not answer, or has not started the job after `flink.RUNNING_S`.
     """
     on_flink = options.view_as(StandardOptions).runner in flink.RUNNERS
     if values.preflight:
@@ -50,9 +50,7 @@ def run(start: Callable[[], Any], options: PipelineOptions, values: Values) -> i
         if failed(findings):
             raise MisconfiguredError("The preflight failed, so no job was submitted: see the lines marked FAIL.")
         ensure(rest(values.rollup_dataset), values.rollup_dataset)
-    result = start()
-    if on_flink:
-        flink.wait_running(result)
+    result = flink.submit(start, options) if on_flink else start()
     event("submitted", job=_job_id(result))
     return 0
 

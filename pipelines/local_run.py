@@ -31,8 +31,9 @@ from transforms.write_raw import note_sources
 from transforms.write_rollups import append
 
 PROGRESS_S: Final = 2.0
-_ARENA_MAX: Final = -8
-"""M_ARENA_MAX of malloc.h; in the image an environment variable does the same."""
+_ARENA_MAX, _MMAP_THRESHOLD = -8, -3
+"""M_ARENA_MAX and M_MMAP_THRESHOLD of malloc.h."""
+MAPPED_BYTES: Final = 1 << 18
 TRIM_S: Final = 5.0
 STEADY_S: Final = 60.0
 """A run that lasted this long was not failing at once: its next restart waits little again."""
@@ -56,6 +57,7 @@ def run(start: Callable[[], Any], values: Values) -> int:
         MisconfiguredError: the subscription, the database or the dataset is not as it must be.
         UnavailableError: one of them did not answer until the program was told to stop.
     """
+    allocator = _Allocator()
     store = Store.of(values)
     warehouse = Warehouse(values.rollup_dataset, values.bigquery_storage_endpoint)
     stopping = threading.Event()
@@ -63,7 +65,6 @@ def run(start: Callable[[], Any], values: Values) -> int:
         signal.signal(number, lambda *_: stopping.set())
     serve(values.metrics_port)
     _check(store, values, stopping)
-    allocator = _Allocator()
     watcher = threading.Thread(target=_watch, args=(stopping, values, allocator), name="watch", daemon=True)
     watcher.start()
     gc.freeze()  # what Beam has built up to here stays for ever: the collector need not look at it again
@@ -79,7 +80,8 @@ def run(start: Callable[[], Any], values: Values) -> int:
 class _Allocator:
     """glibc's, which keeps what was freed: a dozen threads work on blocks of megabytes in turn.
 
-    Elsewhere than on Linux with glibc nothing is done: other libraries have neither the trouble nor the calls.
+    To be made before there are threads. Elsewhere than on Linux with glibc nothing is done: other libraries have
+    neither the trouble nor the calls. In the image environment variables do the same.
     """
 
     def __init__(self) -> None:
@@ -90,6 +92,8 @@ class _Allocator:
                 library = ctypes.CDLL("libc.so.6")
                 # two pools instead of eight a core, each of which would keep the most that it ever needed
                 library.mallopt(_ARENA_MAX, 2)
+                # an array goes back to the system when it is freed: glibc raises this by itself to 32 MB
+                library.mallopt(_MMAP_THRESHOLD, MAPPED_BYTES)
                 self._library = library
 
     def trim(self) -> None:

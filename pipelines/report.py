@@ -25,7 +25,8 @@ def reported(program: Callable[[], int]) -> int:
     """Run a program; a foreseen failure becomes one sentence and an exit status.
 
     Returns:
-        The program's status; 2 for a wrong setting, 1 for anything else that was foreseen.
+        The program's status; 2 for a wrong setting, 1 for anything else that was foreseen, and in a JSON log also for
+        what was not.
     """
     # Beam announces every server it starts as a warning, and a failing bundle three times; its worker prints the traceback anyway
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
@@ -39,6 +40,11 @@ def reported(program: Callable[[], int]) -> int:
         return 2
     except TidemarkError as error:
         logs.tell(error)
+        return 1
+    except Exception:
+        if not logs.as_json():
+            raise
+        logs.log.exception("The program ended by an error that was not foreseen.")
         return 1
 
 

@@ -44,7 +44,7 @@ def kubernetes(root: Path) -> Found:
         yield from _agree(root, parts, guide)
     except yaml.YAMLError as error:
         yield f"{PATH} cannot be parsed: {str(error).splitlines()[0]}"
-    except (KeyError, ValueError, StopIteration) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         yield f"{PATH} lacks something: {error!r}"
 
 
@@ -59,6 +59,8 @@ def _agree(root: Path, parts: dict[tuple[str, str], Any], guide: str) -> Found:
     workers = cluster["taskManager"]["podTemplate"]["spec"]
     ports = {port["name"]: port["port"] for port in service["ports"]}
     yield from _submission(job["template"]["spec"], workers, f"{service_name}:{ports['job']}", guide)
+    if f"http://{cluster_name}-rest:8081/" not in job["template"]["spec"]["initContainers"][0]["args"][0]:
+        yield f"{PATH}: the submission does not wait for {cluster_name}-rest:8081"
 
 
 def _job_server(server: dict[str, Any], service_name: str, service: dict[str, Any], cluster_name: str) -> Found:
@@ -69,10 +71,15 @@ def _job_server(server: dict[str, Any], service_name: str, service: dict[str, An
         yield f"{PATH}: --flink-master is not {cluster_name}-rest:8081, the operator's service"
     if flags["job-host"] != service_name:
         yield f"{PATH}: --job-host is not the service {service_name}"
-    if not service["selector"].items() <= server["template"]["metadata"]["labels"].items():
+    labels = server["template"]["metadata"]["labels"]
+    if not service["selector"].items() <= labels.items():
         yield f"{PATH}: the service selects no pod of the job server"
+    if not server["selector"]["matchLabels"].items() <= labels.items():
+        yield f"{PATH}: matchLabels of the job server are not those of its pods"
     listens = {port["name"]: port["containerPort"] for port in container["ports"]}
     offered = {port["name"]: port["port"] for port in service["ports"]}
+    names = [port["targetPort"] for port in service["ports"]] + [container["readinessProbe"]["tcpSocket"]["port"]]
+    yield from (f"{PATH}: the job server has no port {name}" for name in names if name not in listens)
     wanted = {"job": int(flags["job-port"]), "artifact": int(flags["artifact-port"])}
     if not listens == offered == wanted:
         yield f"{PATH}: ports of the job server {listens}, of its service {offered}, of its options {wanted}"
@@ -92,7 +99,8 @@ def _submission(pod: dict[str, Any], task_manager: dict[str, Any], endpoint: str
     given = options.get_all_options()
     if given["job_endpoint"] != endpoint:
         yield f"{PATH}: --job_endpoint is not {endpoint}"
-    if f"--service_port={given['environment_config'].rpartition(':')[2]}" not in workers["command"]:
+    host, _, port = given["environment_config"].rpartition(":")
+    if host != "localhost" or f"--service_port={port}" not in workers["command"]:
         yield f"{PATH}: the workers do not listen where --environment_config says"
     if {"name": "metrics", "containerPort": values.metrics_port} not in workers["ports"]:
         yield f"{PATH}: the workers' port metrics is not --metrics_port"
@@ -101,7 +109,8 @@ def _submission(pod: dict[str, Any], task_manager: dict[str, Any], endpoint: str
 
 
 def _named(containers: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    return next(container for container in containers if container["name"] == name)
+    found = {container["name"]: container for container in containers}
+    return found[name]
 
 
 def _versions(root: Path, cluster: dict[str, Any], serving: dict[str, Any]) -> Found:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from typing import Final
 
+from tidemark import logs
 from tidemark.errors import TidemarkError, UsageError
 from tidemark.local import commands as local
 from tidemark.operate import compact, delete, maintain, migrate, preflight, rebuild, sources, verify
@@ -38,12 +38,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parser().parse_args(argv)
     try:
+        logs.set_up()
         return int(arguments.run(arguments))
     except UsageError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        logs.tell(error)
         return 2
     except TidemarkError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        logs.tell(error)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -1,7 +1,7 @@
 """The log of every process: the logger `tidemark`, whose repeats are held back, as text or as JSON on standard error.
 
-A Beam worker sends what is logged to its engine, which keeps severity, time, thread and step beside the text; what is
-set up here is for programs that speak for themselves: launchers, local runs, servers.
+A worker of Dataflow sends what is logged to the service, which keeps severity, time, thread and step beside the text;
+what is set up here is for programs that speak for themselves: launchers, local runs, workers of Flink's pool.
 """
 
 from __future__ import annotations
@@ -9,21 +9,27 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
+from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Final
 
 from tidemark.errors import UsageError
 
 EVERY_S: Final = 60.0
+FORGOTTEN_S: Final = 600.0
+"""How many were held back is not told of an outage so long ago."""
+SENTENCES: Final = 1000
+_NUMBER: Final = re.compile(r"\d+")
 VARIABLE: Final = "TIDEMARK_LOG_FORMAT"
 TEXT: Final = "%(asctime)s %(levelname)s %(message)s"
 
 
 class Repeats(logging.Filter):
-    """Lets a record through unless one with the same text before its arguments came less than `EVERY_S` ago.
+    """Lets a record through unless the same sentence, numbers apart, came less than `EVERY_S` ago.
 
     The next one that passes says how many were held back. Many threads meet the same outage at once, and go on meeting
     it.
@@ -32,19 +38,22 @@ class Repeats(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         self._lock = threading.Lock()
-        self._said: dict[tuple[int, str], tuple[float, int]] = {}
+        self._said: OrderedDict[tuple[int, str], tuple[float, int]] = OrderedDict()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to log it."""
-        key, now = (record.levelno, str(record.msg)), time.monotonic()
+        text, now = record.getMessage(), time.monotonic()
+        key = (record.levelno, _NUMBER.sub("0", text))
         with self._lock:
-            said, held = self._said.get(key, (-EVERY_S, 0))
-            if now - said < EVERY_S:
-                self._said[key] = (said, held + 1)
-                return False
-            self._said[key] = (now, 0)
-        if held:
-            record.msg, record.args = f"{record.getMessage()} (And {held} more like it since the last one.)", ()
+            said, held = self._said.pop(key, (-EVERY_S, 0))
+            again = now - said < EVERY_S
+            self._said[key] = (said, held + 1) if again else (now, 0)
+            if len(self._said) > SENTENCES:
+                self._said.popitem(last=False)
+        if again:
+            return False
+        if held and now - said < FORGOTTEN_S:
+            record.msg, record.args = f"{text} (And {held} more like it since the last one.)", ()
         return True
 
     def forget(self) -> None:
@@ -76,8 +85,13 @@ class Json(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
+_handler: Final = logging.StreamHandler()
+
+
 def set_up() -> None:
     """Log warnings and what is worse to standard error, in the format that `TIDEMARK_LOG_FORMAT` names.
+
+    Handlers of others stay.
 
     Raises:
         UsageError: it is neither `text`, the default, nor `json`.
@@ -85,14 +99,28 @@ def set_up() -> None:
     wanted = os.environ.get(VARIABLE, "text")
     if wanted not in ("text", "json"):
         raise UsageError(f"{VARIABLE} needs text or json, not {wanted!r}.")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Json() if wanted == "json" else logging.Formatter(TEXT))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    _handler.setStream(sys.stderr)
+    _handler.setFormatter(Json() if wanted == "json" else logging.Formatter(TEXT))
+    root = logging.getLogger()
+    root.setLevel(logging.WARNING)
+    if _handler not in root.handlers:
+        root.addHandler(_handler)
+
+
+def set_up_worker() -> None:
+    """The same in a worker process to which its engine gave no handler, as Flink's pool does not."""
+    if not logging.getLogger().handlers:
+        set_up()
+
+
+def as_json() -> bool:
+    """Whether this process logs JSON."""
+    return _handler in logging.getLogger().handlers and isinstance(_handler.formatter, Json)
 
 
 def tell(text: object, level: int = logging.ERROR) -> None:
     """Say something to whoever started this program: bare lines in a text log, a record in a JSON one."""
-    if any(isinstance(handler.formatter, Json) for handler in logging.getLogger().handlers):
+    if as_json():
         log.log(level, str(text))
     else:
         print(text, file=sys.stderr)  # noqa: T201

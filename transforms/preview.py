@@ -7,10 +7,10 @@ The policy, all of it:
   its end; late, at most every `early_s`, until the allowed lateness has passed.
 - Each firing shows everything the window has seen (accumulating), duplicates and overwritten points resolved. The
   engine brings all blocks of the window again; a process remembers what it has folded, and sorts only what is new.
-- The pane that closes a window for good shows nothing: the window is past its horizon, so its settled row is there.
-  Prism fires it for every window, with all blocks in it, whether anything is new or not (Beam 2.77).
-- What is fired after the on-time pane is called late, whatever the engine calls it: Prism takes it for another early
-  one.
+- The pane that closes a window for good shows nothing when the clock, too, is past the lateness: the window is past its
+  horizon, so its settled row is there. Prism fires it for every window, with all blocks in it, whether anything is new
+  or not (Beam 2.77). In a drain, which closes windows early, it shows what came late.
+- An early pane after the on-time one is called late: Prism takes late panes for early ones.
 - A row whose numbers have not changed since BigQuery acknowledged the last one is not written again (`shown`), but for
   the first on-time pane, which says that the window is complete as far as the watermark knows.
 - Later points have no preview. They are counted where their own time is known, before the window, since every engine
@@ -196,8 +196,10 @@ class _Fold(beam.DoFn):
         config = self._config
         key = (self._pipeline, shard, window.start.micros)
         if pane.is_last and pane.timing == PaneInfoTiming.LATE:
-            _WINDOWS.forget(key)
-            return
+            over_at = window.end.micros / 1e6 + config.lateness_s
+            if time.time() >= over_at:
+                _WINDOWS.forget(key)
+                return
         kept = _WINDOWS.take(key, lambda: WindowState(config.base_s, quantiles=config.quantiles))
         known = len(kept.seen)
         for block in blocks:
@@ -206,7 +208,9 @@ class _Fold(beam.DoFn):
                 kept.seen.add(name)
                 kept.state.add(points_of(block))
         rows = kept.state.rollups()
-        label = "late" if kept.closed else PANES[pane.timing]
+        label = PANES[pane.timing]
+        if kept.closed and label == "early":
+            label = "late"
         kept.closed |= pane.timing in (PaneInfoTiming.ON_TIME, PaneInfoTiming.LATE)
         if not kept.closed:
             for_s = config.base_s + config.early_s + config.lateness_s

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from tidemark.logs import set_up_worker
 from tidemark.settings import STORE, Values, read
 from tidemark.store.connection import STATEMENT_TIMEOUT_S, engine
 from tidemark.store.location import database_url
@@ -30,6 +31,7 @@ _lock: Final = threading.RLock()
 def _once(key: Any, make: Callable[[], Resource]) -> Resource:
     with _lock:
         if key not in _made:
+            set_up_worker()
             _made[key] = make()
         found: Resource = _made[key]
         return found

@@ -24,14 +24,14 @@ from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, Duration, Timestamp
 
-from tidemark.bus.puller import Pulled, Puller
+from tidemark.bus.puller import Puller
 from tidemark.failpoints import reach
 from tidemark.wire.message import Message, event_time, microseconds
 from transforms.counters import count, gauge
 
 _END: Final = 2**62
 BUNDLE_S: Final = 0.3
-"""How long one bundle gathers: what is acknowledged late by at most this, and the cost of a bundle is spread over it."""
+"""How long one bundle gathers, unless told otherwise."""
 BUNDLE_MESSAGES: Final = 20_000
 IDLE_WAIT_S: Final = 0.2
 
@@ -51,6 +51,8 @@ class ReadMessages(beam.PTransform):
         span_s: The watermark is the least event time pulled in this many seconds.
         max_lateness_s: A message later than this does not hold the watermark.
         run: `Reading.run` when the graph was built.
+        bundle_s: How long one bundle gathers: a message is acknowledged late by at most this, and the cost of a bundle
+            is spread over it.
     """
 
     subscription: str
@@ -62,6 +64,7 @@ class ReadMessages(beam.PTransform):
     span_s: float
     max_lateness_s: float
     run: int = 0
+    bundle_s: float = BUNDLE_S
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -219,7 +222,7 @@ FOR_EVER: Final = _ForEver()
 
 
 class _Pull(beam.DoFn):
-    """One claim is one pull is one element; a bundle takes what comes within `BUNDLE_S`."""
+    """One claim is one pull is one element; a bundle takes what comes within `bundle_s`."""
 
     def __init__(self, config: ReadMessages) -> None:
         self._config = config
@@ -240,7 +243,7 @@ class _Pull(beam.DoFn):
             return
         puller, estimator = opened
         position, taken = tracker.current_restriction().start, 0
-        until = time.monotonic() + BUNDLE_S
+        until = time.monotonic() + self._config.bundle_s
         while taken < BUNDLE_MESSAGES and (left := until - time.monotonic()) > 0:
             if READING.draining.is_set():
                 pulled = puller.take(0)
@@ -260,7 +263,7 @@ class _Pull(beam.DoFn):
             position += 1
             taken += len(pulled.messages)
             READING.last_message = time.monotonic()
-            finalizer.register(_Acknowledge(puller, pulled))
+            finalizer.register(_Acknowledge(puller, pulled.ack_ids))
             estimator.observe(pulled.messages)
             count("messages", len(pulled.messages))
             yield TimestampedValue(pulled.messages, Timestamp(micros=min(m.earliest for m in pulled.messages)))
@@ -281,15 +284,15 @@ def _nothing() -> None:
 class _Acknowledge:
     """What the engine calls when the bundle is durable."""
 
-    def __init__(self, puller: Puller, pulled: Pulled) -> None:
-        self._puller, self._pulled = puller, pulled
+    def __init__(self, puller: Puller, ack_ids: list[str]) -> None:
+        self._puller, self._ack_ids = puller, ack_ids
 
     def __call__(self) -> None:
         try:
             reach("source.finalize")
-            self._puller.acknowledge(self._pulled.ack_ids)
+            self._puller.acknowledge(self._ack_ids)
         except Exception:
             # the engine only logs this: unless given back, the messages would be kept from everybody
-            self._puller.release(self._pulled.ack_ids)
+            self._puller.release(self._ack_ids)
             raise
-        count("acknowledged", len(self._pulled.ack_ids))
+        count("acknowledged", len(self._ack_ids))

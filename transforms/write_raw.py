@@ -15,7 +15,7 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from tidemark.errors import MisconfiguredError, UnavailableError
-from tidemark.logs import log
+from tidemark.logs import log, set_up_worker
 from tidemark.metrics import LATENESS
 from tidemark.retry import until_done
 from tidemark.store.sources import EDGES
@@ -62,6 +62,7 @@ class _Write(beam.DoFn):
 
     def setup(self) -> None:
         self._writer: Writer | None = None
+        set_up_worker()
         serve(self._config.metrics_port)
 
     def process(self, block: Block) -> Iterator[TimestampedValue]:

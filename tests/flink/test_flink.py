@@ -59,12 +59,18 @@ class Traffic(threading.Thread):
         except BaseException as error:  # noqa: BLE001  # the test asks for it
             self.error = error
 
+    def finish(self) -> None:
+        """Wait until everything is published."""
+        self.join(300)
+        assert not self.is_alive()
+        assert self.error is None
 
-def until(condition: Callable[[], bool], what: str, within_s: float) -> float:
+
+def until(condition: Callable[[], bool], what: str | Callable[[], str], within_s: float) -> float:
     """Wait; returns how long it took."""
     began = time.monotonic()
     while not condition():
-        assert time.monotonic() < began + within_s, f"{what}: not within {within_s} s"
+        assert time.monotonic() < began + within_s, f"{what() if callable(what) else what}: not within {within_s} s"
         time.sleep(0.3)
     return time.monotonic() - began
 
@@ -78,7 +84,7 @@ def settled(environment: dict[str, str], control: Control, within_s: float = 240
             return False
         return query(environment["TIDEMARK_DATABASE_URL"], "SELECT count(*) FROM marks WHERE NOT closing") == [(0,)]
 
-    until(done, f"settled; {control.stats()[SUBSCRIPTION]}", within_s)
+    until(done, lambda: f"settled; {control.stats()[SUBSCRIPTION]}", within_s)
 
 
 @pytest.fixture
@@ -122,11 +128,11 @@ def test_kills_of_everything_lose_and_double_nothing(
         recovered[fault] = round(1 + took, 1)
         if fault == "task manager":
             cluster.start_task_manager()  # a spare slot again
-    traffic.join(300)
-    assert traffic.error is None
+    traffic.finish()
     settled(environment, control)
     everything_is_right(environment, feed.oracle())
     assert cluster.running() == [job]
+    assert "WARNING The database" in cluster.log("pool"), "workers of the pool log as programs do"
     print(f"seed {seed}: recovered after {recovered}, restarts {cluster.checkpoints(job)['counts']['restored']}")
     cluster.cancel(job)
     proxy.close()
@@ -141,8 +147,7 @@ def test_workers_that_die_between_commit_and_acknowledgement_store_nothing_twice
     job = cluster.submit(environment["TIDEMARK_DATABASE_URL"])
     traffic = Traffic(feed, 7, POINTS // 5, SECONDS / 2)
     traffic.start()
-    traffic.join(200)
-    assert traffic.error is None
+    traffic.finish()
     until(lambda: cluster.checkpoints(job)["counts"]["restored"] > 0, "a worker's death", 120)
     cluster.down_pool()
     cluster.start_pool()
@@ -168,8 +173,7 @@ def test_flink_and_the_local_engine_say_the_same(
         local.wait_ready()
         traffic = Traffic(feed, 11)
         traffic.start()
-        traffic.join(200)
-        assert traffic.error is None
+        traffic.finish()
         settled(environment, control)
         local.drained()
         for tier_s in (2, 10, 60):

@@ -40,8 +40,7 @@ def test_a_version_beside_the_old_one_and_one_from_its_savepoint_lose_nothing(
     savepoint = cluster.stop(new)
     newest = cluster.submit(url, "--shards=5", "--early_firing_s=3", f"--savepoint_path={savepoint}")
     assert cluster.checkpoints(newest)["latest"]["restored"]["external_path"] == savepoint
-    traffic.join(300)
-    assert traffic.error is None
+    traffic.finish()
     settled(environment, control)
     everything_is_right(environment, feed.oracle())
     cluster.cancel(newest)
@@ -68,13 +67,13 @@ def test_previews_of_open_windows_go_on_from_a_savepoint_and_begin_anew_without(
 
     job = cluster.submit(url, *options)
     publish(0, 100)
-    until(lambda: shown() == [100], f"the first version's preview, not {shown()}", 30)
+    until(lambda: shown() == [100], lambda: f"the first version's preview, not {shown()}", 30)
     savepoint = cluster.stop(job)
     job = cluster.submit(url, *options, f"--savepoint_path={savepoint}")
     publish(100, 1)
-    until(lambda: shown() == [101], "a preview of both versions' points", 40)
+    until(lambda: shown() == [101], lambda: f"a preview of both versions' points, not {shown()}", 40)
     cluster.cancel(job)
     job = cluster.submit(url, *options)
     publish(101, 1)
-    until(lambda: shown() == [1], "a preview of the last version's point alone", 40)
+    until(lambda: shown() == [1], lambda: f"a preview of the last version's point alone, not {shown()}", 40)
     cluster.cancel(job)

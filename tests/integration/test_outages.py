@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -45,7 +46,8 @@ def test_two_pipelines_go_on_by_themselves_after_database_and_bigquery_were_away
     control = Control(environment["PUBSUB_EMULATOR_HOST"])
     logs = [tmp_path / "first.log", tmp_path / "second.log"]
     idle = f"--stop_when_idle_s={LEASE_S + 5}"
-    jobs = [Job(environment, log, idle) for log in logs]
+    forms = ("text", "json")
+    jobs = [Job({**environment, "TIDEMARK_LOG_FORMAT": form}, log, idle) for form, log in zip(forms, logs, strict=True)]
     for job in jobs:
         job.wait_ready()
     stream = Stream(feed)
@@ -81,6 +83,9 @@ def test_two_pipelines_go_on_by_themselves_after_database_and_bigquery_were_away
         said = log.read_text()
         assert "The database does not answer" in said or "The database cannot serve" in said
         assert "Traceback" not in said
+    told = [json.loads(line) for line in logs[1].read_text().splitlines()]
+    assert {entry["severity"] for entry in told} == {"WARNING"}
+    assert any("Points are stored" in entry["message"] or "previews are dropped" in entry["message"] for entry in told)
 
 
 def _stored(environment: dict[str, str]) -> int:

@@ -63,6 +63,7 @@ def test_versions_that_overlap_or_follow_each_other_lose_nothing(
     time.sleep(4)
     load.stopping.set()
     load.join(30)
+    assert not load.is_alive()
     assert load.error is None
     newest.drained()
     everything_is_right(environment, feed.oracle())
