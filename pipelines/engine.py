@@ -18,10 +18,12 @@ from apache_beam.transforms import userstate
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.window import Sessions
 
+from pipelines import flink
 from pipelines.options import LOCAL_RUNNERS
 from tidemark.errors import UsageError
 from tidemark.local.prism import find_or_build, wrapper
 from tidemark.settings import Values
+from transforms.source import BUNDLE_S
 
 _FOR_EVER_S: Final = 100 * 365 * 86_400
 
@@ -36,6 +38,12 @@ def reads_pubsub(options: PipelineOptions) -> bool:
     """The engine has a Pub/Sub reader of its own."""
     runner: str = options.view_as(StandardOptions).runner
     return runner == "DataflowRunner"
+
+
+def bundle_s(options: PipelineOptions) -> float:
+    """How long the reader of our own gathers for one bundle."""
+    runner: str = options.view_as(StandardOptions).runner
+    return flink.BUNDLE_S if runner in flink.RUNNERS else BUNDLE_S
 
 
 def prepare(options: PipelineOptions, values: Values) -> None:

@@ -22,6 +22,9 @@ from tidemark.settings import flag
 RUNNERS: Final = frozenset({"FlinkRunner", "PortableRunner"})
 RUNNING_S: Final = 120.0
 STAYS_S: Final = 5.0
+BUNDLE_S: Final = 1.0
+"""How long the reader gathers for one bundle: acknowledgements wait for a checkpoint anyway, and each bundle makes the
+reader resume, which Beam's runner 2.70 remembers for ever."""
 IMAGE_VARIABLE: Final = "TIDEMARK_IMAGE"
 DEFAULTS: Final[dict[str, Any]] = {
     "checkpointing_interval": 1000,

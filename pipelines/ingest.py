@@ -47,6 +47,7 @@ def build(pipeline: beam.Pipeline, options: PipelineOptions, values: Values) -> 
         span_s=values.watermark_span_s,
         max_lateness_s=preview_s,
         run=READING.run,
+        bundle_s=engine.bundle_s(options),
     )
     (
         pipeline

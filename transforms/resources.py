@@ -13,12 +13,13 @@ from typing import Any, Final, TypeVar
 
 from tidemark.logs import set_up_worker
 from tidemark.settings import STORE, Values, read
+from tidemark.store import dead_letters
 from tidemark.store.connection import STATEMENT_TIMEOUT_S, engine
 from tidemark.store.location import database_url
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.sources import SourceBook
-from tidemark.store.write import Policy, Writer, keep
+from tidemark.store.write import Policy, Writer
 from tidemark.warehouse.writer import RollupWriter
 from tidemark.wire.block import DeadLetter
 from transforms.shown import Shown
@@ -87,8 +88,8 @@ class Store:
         return _once(("writer", self), lambda: Writer(self._pool(), self.series(), policy))
 
     def keep(self, letters: list[DeadLetter]) -> None:
-        """Keep dead letters; see `tidemark.store.write.keep`."""
-        keep(self._pool(), letters)
+        """Keep dead letters; see `tidemark.store.dead_letters.keep`."""
+        dead_letters.keep(self._pool(), letters)
 
     def sources(self) -> SourceBook:
         """The process's notes on sources."""

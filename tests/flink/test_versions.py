@@ -58,22 +58,26 @@ def test_previews_of_open_windows_go_on_from_a_savepoint_and_begin_anew_without(
         time.sleep(left_s + 1)
     window = int(time.time()) // WIDE_S * WIDE_S
 
-    def shown() -> list[int]:
-        sql = f"SELECT count FROM `{DATASET}.rollups_latest` WHERE tier_s = {WIDE_S} AND source = 's'"
+    def counts(table: str) -> list[int]:
+        sql = f"SELECT count FROM `{DATASET}.{table}` WHERE tier_s = {WIDE_S} AND source = 's' ORDER BY emitted_at"
         return [row[0] for row in client.query_and_wait(sql)]
+
+    def shown(number: int) -> None:
+        until(lambda: counts("rollups")[-1:] == [number], lambda: f"{number} after {counts('rollups')}", 40)
 
     def publish(first: int, number: int) -> None:
         feed.points([(KEY, (window + first + i) * 1_000_000, 1.0) for i in range(number)])
 
     job = cluster.submit(url, *options)
     publish(0, 100)
-    until(lambda: shown() == [100], lambda: f"the first version's preview, not {shown()}", 30)
+    shown(100)
     savepoint = cluster.stop(job)
     job = cluster.submit(url, *options, f"--savepoint_path={savepoint}")
     publish(100, 1)
-    until(lambda: shown() == [101], lambda: f"a preview of both versions' points, not {shown()}", 40)
+    shown(101)
     cluster.cancel(job)
     job = cluster.submit(url, *options)
     publish(101, 1)
-    until(lambda: shown() == [1], lambda: f"a preview of the last version's point alone, not {shown()}", 40)
+    shown(1)
+    assert counts("rollups_latest") == [101], "of two previews the one that saw more is served"
     cluster.cancel(job)

@@ -15,11 +15,12 @@ from tests.integration.oracle import Oracle
 from tidemark.operate.compare_store import check_rollups
 from tidemark.operate.report import Report
 from tidemark.store.connection import make_engine, transaction
+from tidemark.store.dead_letters import LETTERS_AT_ONCE
 from tidemark.store.fold import Range
 from tidemark.store.ledger import totals
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
-from tidemark.store.write import DEAD_LETTERS_AT_ONCE, Policy, Writer
+from tidemark.store.write import Policy, Writer
 from tidemark.wire.block import Block, DeadLetter, SeriesKey
 from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import POINT
@@ -154,7 +155,7 @@ def test_a_point_that_the_database_refuses_becomes_a_dead_letter_and_its_neighbo
 
 
 def test_a_flood_of_dead_letters_large_and_small_is_kept_once_and_whole(pool: Engine) -> None:
-    bodies = [b"\xff%d" % i for i in range(2 * DEAD_LETTERS_AT_ONCE + 7)] + [bytes(5 << 20), b"x" * (9 << 20), b"end"]
+    bodies = [b"\xff%d" % i for i in range(2 * LETTERS_AT_ONCE + 7)] + [bytes(5 << 20), b"x" * (9 << 20), b"end"]
     letters = [
         DeadLetter(f"m{i}", -1, body, {"n": "\x00"}, "decode", Reason.NOT_JSON, f"nul \x00 {i}", BASE_US + i)
         for i, body in enumerate(bodies)

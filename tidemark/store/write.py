@@ -9,11 +9,9 @@ at once. Either way leaves the same state, so a block may be written any number 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Engine
@@ -21,13 +19,13 @@ from sqlalchemy import Connection, Engine
 from tidemark.errors import RefusedError
 from tidemark.failpoints import reach
 from tidemark.settings import Values
+from tidemark.store import dead_letters
 from tidemark.store.connection import transaction
 from tidemark.store.copy import POINT_COLUMNS, copy_in, points_to_copy
 from tidemark.store.errors import DRIVER_ERRORS, sqlstate
 from tidemark.store.series import SeriesCache
-from tidemark.wire.block import Block, DeadLetter, SeriesKey, Winners, winners
+from tidemark.wire.block import Block, DeadLetter, Winners, winners
 from tidemark.wire.message import moment
-from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import MICROSECONDS, Points
 
 UNIQUE_VIOLATION: Final = "23505"
@@ -80,16 +78,6 @@ INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at)
 SELECT %s, to_timestamp(f), to_timestamp(t), s,
        greatest(to_timestamp(t) + %s * interval '1 second', clock_timestamp() + %s * interval '1 second')
 FROM unnest(CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS integer[])) AS m(f, t, s)"""
-
-_DEAD_LETTER: Final = """
-INSERT INTO dead_letters (message_id, position, data, attributes, stage, reason, detail, publish_time)
-VALUES {rows}
-ON CONFLICT DO NOTHING"""
-_A_DEAD_LETTER: Final = "(%s, %s, %s, CAST(%s AS json), %s, %s, %s, %s)"
-DEAD_LETTERS_AT_ONCE: Final = 500
-DEAD_LETTER_BYTES_AT_ONCE: Final = 8 << 20
-"""In one statement: a round trip for each of a flood of them would slow every good point down. But each is kept whole,
-and may be megabytes."""
 
 _LEDGER: Final = """
 INSERT INTO ledger (received, inserted, overwritten, ignored, dead_lettered) VALUES (%s, %s, %s, %s, %s)
@@ -199,7 +187,7 @@ class Writer:
             except RefusedError as refused:
                 refused_to = to
                 if to - begin == 1:
-                    letters = [*letters, _refused(part, refused)]
+                    letters = [*letters, dead_letters.of_refused(part, refused)]
                     begin = to
                     stride = max(1, stride // 2)
             else:
@@ -234,7 +222,7 @@ class Writer:
                 raise _StaleSeriesError
             inserted, overwritten = self._put_points(connection, won) if len(won.points) else (0, 0)
             self._put_marks(connection, won.points)
-            _put_dead_letters(connection, block.dead_letters)
+            dead_letters.put(connection, block.dead_letters)
             ignored = len(block.points) - inserted - overwritten
             counts = (block.received, inserted, overwritten, ignored, len(block.dead_letters))
             newest = int(ids.argmax()) if len(ids) else None
@@ -337,66 +325,3 @@ def _stored(connection: Connection, points: Points) -> tuple[npt.NDArray[np.int3
     bounds = (moment(int(times.min())), moment(int(times.max())))
     places, greater = connection.exec_driver_sql(_STORED, bounds).one()
     return np.frombuffer(places, ">i4").astype(np.int32), greater
-
-
-def keep(pool: Engine, letters: list[DeadLetter]) -> None:
-    """Keep dead letters that are no points; one that is there already stays as it is.
-
-    Raises:
-        UnavailableError, MisconfiguredError: none of them is kept.
-    """
-    with transaction(pool) as connection:
-        _put_dead_letters(connection, letters)
-
-
-def _put_dead_letters(connection: Connection, letters: list[DeadLetter]) -> None:
-    for some in _at_once(letters):
-        statement = _DEAD_LETTER.format(rows=", ".join([_A_DEAD_LETTER] * len(some)))
-        connection.exec_driver_sql(statement, tuple(value for letter in some for value in _dead_letter_values(letter)))
-
-
-def _at_once(letters: list[DeadLetter]) -> Iterator[list[DeadLetter]]:
-    some: list[DeadLetter] = []
-    size = 0
-    for letter in letters:
-        if some and (len(some) == DEAD_LETTERS_AT_ONCE or size + len(letter.data) > DEAD_LETTER_BYTES_AT_ONCE):
-            yield some
-            some, size = [], 0
-        some.append(letter)
-        size += len(letter.data)
-    if some:
-        yield some
-
-
-def _dead_letter_values(letter: DeadLetter) -> tuple[object, ...]:
-    return (
-        letter.message_id,
-        letter.position,
-        letter.data,
-        msgspec.json.encode(letter.attributes).decode(),
-        letter.stage,
-        letter.reason.value,
-        letter.detail.replace("\x00", "\\0"),
-        moment(letter.publish_time),
-    )
-
-
-def _refused(block: Block, refused: RefusedError) -> DeadLetter:
-    """The dead letter of the one point of `block`, written out again, since its bytes are not kept this far."""
-    point = block.points[0]
-    key = SeriesKey(*block.keys[int(point["series_id"])])
-    attributes = block.attributes[0] if block.attributes else None
-    body = {
-        "project": key.project,
-        "source": key.source,
-        "metric": key.metric,
-        "event_time": moment(int(point["event_time"])),
-        "value": float(point["value"]),
-    }
-    if attributes is not None:
-        body["attributes"] = msgspec.Raw(attributes)
-    data = msgspec.json.encode(body)
-    identity = f"{key.project}/{key.source}/{key.metric}@{int(point['event_time'])}/{int(point['publish_time'])}"
-    return DeadLetter(
-        identity, 0, data, {}, "write_raw", Reason.REFUSED_BY_DATABASE, str(refused), int(point["publish_time"])
-    )
