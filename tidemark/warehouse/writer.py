@@ -11,22 +11,20 @@ requests without a response are sent again: a row may then be there twice, which
 
 from __future__ import annotations
 
-import queue
 import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-import grpc
 import numpy as np
-from google.cloud.bigquery_storage_v1 import types
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.rpc import code_pb2
 
 from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
 from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S
 from tidemark.warehouse.clients import write_channel
 from tidemark.warehouse.rows import DESCRIPTOR, serialize
+from tidemark.warehouse.stream import Failure, Request, Stream
 from tidemark.warehouse.tables import TABLE
 from tidemark.wire.summary import Rollups
 
@@ -38,9 +36,6 @@ BYTES_A_REQUEST: Final = 8 << 20
 STREAMS: Final = 2
 """Open at once from one process: the service wants few connections, each of them busy. Not one, so that a request
 which the service is slow to answer does not hold everything."""
-_METHOD: Final = "/google.cloud.bigquery.storage.v1.BigQueryWrite/AppendRows"
-_Request: Final = types.AppendRowsRequest.pb()
-_Response: Final = types.AppendRowsResponse.pb()
 _TRANSIENT: Final = frozenset(
     {
         code_pb2.UNAVAILABLE,
@@ -73,15 +68,6 @@ class _Rows:
         self.done = threading.Event()
 
 
-class _Failure(Exception):  # noqa: N818  # stays in this module
-    """One request was not acknowledged."""
-
-    def __init__(self, code: int, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.retry_after_s = retry_after_s
-
-
 class RollupWriter:
     """Appends to one dataset's `rollups`; one for a process, safe between threads."""
 
@@ -98,7 +84,7 @@ class RollupWriter:
         self._endpoint = endpoint
         self._deadline_s = deadline_s
         self._channel: Any = None
-        self._idle: list[_Stream] = []
+        self._idle: list[Stream] = []
         self._waiting: list[_Rows] = []
         self._lock = threading.Condition()
         self._sending = 0
@@ -187,7 +173,7 @@ class RollupWriter:
             try:
                 self._send(pending, serialized, refused, give_up_at)
                 continue
-            except _Failure as failure:
+            except Failure as failure:
                 if failure.code not in _TRANSIENT:
                     raise self._misconfigured(failure) from None
                 pause = failure.retry_after_s or random.uniform(wait / 2, wait)  # noqa: S311  # jitter, not a secret
@@ -236,29 +222,29 @@ class RollupWriter:
             elif stream is not None:
                 stream.close()
 
-    def _take_stream(self) -> _Stream:
+    def _take_stream(self) -> Stream:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
             if self._channel is None:
                 self._channel = write_channel(self._endpoint)
-            return _Stream(self._channel, self._stream_name)
+            return Stream(self._channel, self._stream_name)
 
     def _request(self, serialized: list[bytes]) -> Any:
         # Every request repeats stream and schema: they are needed on the first of a connection only, but a stand-in
         # wants them always, and beside thousands of rows they cost nothing.
-        request = _Request(write_stream=self._stream_name)
+        request = Request(write_stream=self._stream_name)
         request.proto_rows.writer_schema.proto_descriptor.CopyFrom(DESCRIPTOR)
         request.proto_rows.rows.serialized_rows.extend(serialized)
         return request
 
-    def _unavailable(self, failure: _Failure) -> TidemarkError:
+    def _unavailable(self, failure: Failure) -> TidemarkError:
         return UnavailableError(
             f"BigQuery did not take the rows within {self._deadline_s:g} s: {code_pb2.Code.Name(failure.code)}: {failure}.",
             retry_after_s=failure.retry_after_s,
         )
 
-    def _misconfigured(self, failure: _Failure) -> TidemarkError:
+    def _misconfigured(self, failure: Failure) -> TidemarkError:
         return MisconfiguredError(
             f"BigQuery refuses to append to {self._stream_name}: {code_pb2.Code.Name(failure.code)}: {failure}."
         )
@@ -276,80 +262,3 @@ def _batches(serialized: list[bytes]) -> Iterator[list[int]]:
         size += len(row) + 8
     if batch:
         yield batch
-
-
-class _Stream:
-    """One bidirectional AppendRows call; used by one thread at a time."""
-
-    def __init__(self, channel: Any, stream_name: str) -> None:
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        method = channel.stream_stream(_METHOD, _Request.SerializeToString, _Response.FromString)
-        self._call = method(
-            iter(self._requests.get, None), metadata=[("x-goog-request-params", f"write_stream={stream_name}")]
-        )
-
-    def send(self, request: Any) -> None:
-        """Queue a request."""
-        self._requests.put(request)
-
-    def receive(self) -> dict[int, str]:
-        """Wait for the next response.
-
-        Returns:
-            The rows of the request that are refused, by index; empty: all are durable.
-
-        Raises:
-            _Failure: the request is not acknowledged.
-        """
-        try:
-            response = next(self._call)
-        except StopIteration:
-            raise _Failure(code_pb2.UNAVAILABLE, "the stream was closed") from None
-        except grpc.RpcError as error:
-            if error.code() == grpc.StatusCode.CANCELLED:  # by `_Deadline`: a service would say more
-                raise _Failure(code_pb2.DEADLINE_EXCEEDED, "no answer") from None
-            raise _Failure(error.code().value[0], error.details() or "", _retry_after(error)) from None
-        if response.row_errors:
-            return {error.index: error.message for error in response.row_errors}
-        if response.HasField("error"):
-            raise _Failure(response.error.code, response.error.message, _retry_delay(response.error))
-        return {}
-
-    def until(self, give_up_at: float) -> _Deadline:
-        """Cancel the call when it takes longer than this."""
-        return _Deadline(self._call, give_up_at)
-
-    def close(self) -> None:
-        """End the call."""
-        self._requests.put(None)
-        self._call.cancel()
-
-
-class _Deadline:
-    """A stream has no deadline for a message: a timer cancels the call, so that a frozen server does not hold a thread."""
-
-    def __init__(self, call: Any, give_up_at: float) -> None:
-        self._timer = threading.Timer(max(0.0, give_up_at - time.monotonic()), call.cancel)
-        self._timer.daemon = True
-
-    def __enter__(self) -> None:
-        self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-
-
-def _retry_after(error: Any) -> float | None:
-    """The pause that a service asks for, from the call's trailing metadata."""
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            return _retry_delay(status_pb2.Status.FromString(value))
-    return None
-
-
-def _retry_delay(status: status_pb2.Status) -> float | None:
-    for detail in status.details:
-        info = error_details_pb2.RetryInfo()
-        if detail.Unpack(info):
-            return float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)
-    return None
