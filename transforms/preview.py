@@ -31,6 +31,7 @@ from typing import Any, Final
 
 import apache_beam as beam
 import numpy as np
+import zstandard
 from apache_beam.transforms import trigger
 from apache_beam.transforms.window import FixedWindows
 from apache_beam.utils.windowed_value import PaneInfoTiming
@@ -42,9 +43,13 @@ from transforms.counters import count
 from transforms.rollup_batch import RollupBatch
 
 BLOCK_NAME: Final = 8
-"""Bytes before the points of a block: the version of this encoding, then random ones; a firing knows by them what it has
-seen. Blocks lie in the engine's state, where another version of the program may find them."""
-VERSION: Final = b"\x01"
+"""Bytes before the points of a block: how they are encoded, then random ones; a firing knows by them what it has seen.
+Blocks lie in the engine's state, where another version of the program may find them."""
+PLAIN, ZSTD = b"\x01", b"\x02"
+"""Encodings: the points as they lie in memory, or those bytes compressed, a half to a quarter of them. Engines keep and
+send every block of a window again at each firing."""
+FEW_POINTS: Final = 16
+"""Up to so many are not worth compressing."""
 SWEEP_S: Final = 1.0
 WINDOW_POINTS: Final = 4_000_000
 """Remembered between firings by one process, about 40 bytes each."""
@@ -59,9 +64,22 @@ PANES: Final = {
 }
 
 
+class _Zstd(threading.local):
+    """A thread's own: neither may be shared."""
+
+    def __init__(self) -> None:
+        self.compressor = zstandard.ZstdCompressor(level=1)
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_ZSTD: Final = _Zstd()
+
+
 def block_of(points: Points) -> bytes:
     """Points of one shard and base window, as `Preview` takes them and engines keep them."""
-    return VERSION + os.urandom(BLOCK_NAME - 1) + points.tobytes()
+    if len(points) <= FEW_POINTS:
+        return PLAIN + os.urandom(BLOCK_NAME - 1) + points.tobytes()
+    return ZSTD + os.urandom(BLOCK_NAME - 1) + _ZSTD.compressor.compress(points.tobytes())
 
 
 def points_of(block: bytes) -> Points:
@@ -69,11 +87,13 @@ def points_of(block: bytes) -> Points:
 
     An update must not fail for ever on a state of which only previews are made.
     """
-    if block[:1] != VERSION:
-        count("preview_blocks_unreadable")
-        log.error("Previews leave out blocks in the engine's state that another version wrote: settled rows have them.")
-        return np.zeros(0, POINT)
-    return np.frombuffer(block, POINT, offset=BLOCK_NAME)
+    if block[:1] == ZSTD:
+        return np.frombuffer(_ZSTD.decompressor.decompress(memoryview(block)[BLOCK_NAME:]), POINT)
+    if block[:1] == PLAIN:
+        return np.frombuffer(block, POINT, offset=BLOCK_NAME)
+    count("preview_blocks_unreadable")
+    log.error("Previews leave out blocks in the engine's state that another version wrote: settled rows have them.")
+    return np.zeros(0, POINT)
 
 
 @dataclass(eq=False)

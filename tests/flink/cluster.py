@@ -232,7 +232,7 @@ class Cluster:
             return bool(status["status"]["id"] == "COMPLETED")
 
         self._until(done, "the savepoint")
-        assert "location" in status["operation"], status
+        assert "location" in status["operation"], str(status)[:500]
         return str(status["operation"]["location"])
 
     def rest(self, path: str, *, method: str = "GET", body: dict[str, Any] | None = None) -> Any:

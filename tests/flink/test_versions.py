@@ -36,7 +36,11 @@ def test_a_version_beside_the_old_one_and_one_from_its_savepoint_lose_nothing(
     time.sleep(8)
     assert set(cluster.working()) == {old, new}
     cluster.cancel(old)
-    time.sleep(4)
+    # both task managers share a pool here, in which their workers have the same name: the new job's is stopped with the
+    # old one's, and Flink starts the job again
+    time.sleep(8)
+    until(lambda: cluster.working() == [new], "the new version runs again", 60)
+    time.sleep(3)
     savepoint = cluster.stop(new)
     newest = cluster.submit(url, "--shards=5", "--early_firing_s=3", f"--savepoint_path={savepoint}")
     assert cluster.checkpoints(newest)["latest"]["restored"]["external_path"] == savepoint

@@ -30,6 +30,7 @@ OLD_BLOCK = (
     "35LAxAd7ImEiOjF9kZihN//EAv97gaFhosO8pmRlY29kZahub3RfanNvbqN3aHkD"
 )
 OLD_PREVIEW_BLOCK = "AXNldmVuMDAAAAAAAQAAAAAAAAACAAAAAAAAAAAAAAAAAAxAAQAAAPz/////////AAAAAAAAAECvllAuNY0T3w=="
+OLD_COMPRESSED_BLOCK = "AnNldmVuMDAotS/9YGADbQEA0AAAAAABAAIADEABAAAA/P8AQK+WUC41jRPfBgARftYD4+KGEuFnhQHHAygC"
 OLD_MESSAGE = "AZXEAgD/gqpldmVudF90aW1loTWiw7yiw6QJomlkwA=="
 
 
@@ -53,15 +54,19 @@ def test_the_bytes_of_version_1_are_read() -> None:
     assert MessageCoder().decode(base64.b64decode(OLD_MESSAGE)) == MESSAGE
 
 
-def test_a_block_of_previews_of_version_1_is_read() -> None:
+def test_a_block_of_previews_of_each_encoding_is_read() -> None:
+    many = np.repeat(BLOCK.points, 20)
     np.testing.assert_array_equal(points_of(base64.b64decode(OLD_PREVIEW_BLOCK)), BLOCK.points)
+    np.testing.assert_array_equal(points_of(base64.b64decode(OLD_COMPRESSED_BLOCK)), many)
+    np.testing.assert_array_equal(points_of(block_of(many)), many)
+    assert len(block_of(many)) < many.nbytes / 2
     np.testing.assert_array_equal(points_of(block_of(BLOCK.points)), BLOCK.points)
     assert block_of(BLOCK.points)[:BLOCK_NAME] != block_of(BLOCK.points)[:BLOCK_NAME]
 
 
 def test_a_block_of_previews_of_another_version_is_left_out_and_told(caplog: pytest.LogCaptureFixture) -> None:
     before = tally().get("preview_blocks_unreadable", 0)
-    assert len(points_of(b"\x02" + block_of(BLOCK.points)[1:])) == 0
+    assert len(points_of(b"\x63" + block_of(BLOCK.points)[1:])) == 0
     assert tally()["preview_blocks_unreadable"] == before + 1
     assert "another version" in caplog.text
 
