@@ -216,6 +216,16 @@ class Cluster:
         found: dict[str, Any] = self.rest(f"/jobs/{job}/checkpoints")
         return found
 
+    def counter(self, job: str, name: str) -> list[int]:
+        """A counter of ours as Flink's reporters see it, of each operator that has it."""
+        found = []
+        for vertex in self.rest(f"/jobs/{job}")["vertices"]:
+            metrics = f"/jobs/{job}/vertices/{vertex['id']}/metrics"
+            names = [metric["id"] for metric in self.rest(metrics) if metric["id"].endswith(f".{name}")]
+            for some in names:
+                found += [int(metric["value"]) for metric in self.rest(f"{metrics}?get={some}")]
+        return found
+
     def cancel(self, job: str) -> None:
         """Cancel a job and wait until it is gone."""
         self.rest(f"/jobs/{job}", method="PATCH")

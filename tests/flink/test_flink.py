@@ -6,10 +6,12 @@ import os
 import random
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.flink.cluster import Cluster
 from tests.integration.oracle import differences
@@ -85,6 +87,13 @@ def settled(environment: dict[str, str], control: Control, within_s: float = 240
         return query(environment["TIDEMARK_DATABASE_URL"], "SELECT count(*) FROM marks WHERE NOT closing") == [(0,)]
 
     until(done, lambda: f"settled; {control.stats()[SUBSCRIPTION]}", within_s)
+
+
+def scraped(port: int) -> dict[str, float]:
+    """The counters of a process, as Prometheus sees them."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    return {sample.name: sample.value for of in families if of.type == "counter" for sample in of.samples}
 
 
 @pytest.fixture
@@ -167,14 +176,20 @@ def test_flink_and_the_local_engine_say_the_same(
 ) -> None:
     beside = {**environment, **{k: v for k, v in second.items() if "PUBSUB" not in k and "SUBSCRIPTION" not in k}}
     subscription = feed.subscribe("beside")
-    job = cluster.submit(environment["TIDEMARK_DATABASE_URL"])
-    local = Job({**beside, "TIDEMARK_SUBSCRIPTION": subscription}, tmp_path / "local.log", "--stop_when_idle_s=30")
+    job = cluster.submit(environment["TIDEMARK_DATABASE_URL"], "--metrics_port=9400")
+    options = ("--stop_when_idle_s=30", "--metrics_port=9500")
+    local = Job({**beside, "TIDEMARK_SUBSCRIPTION": subscription}, tmp_path / "local.log", *options)
     try:
         local.wait_ready()
         traffic = Traffic(feed, 11)
         traffic.start()
         traffic.finish()
         settled(environment, control)
+        inserted = len(feed.oracle().winners)
+        until(lambda: scraped(9500)["tidemark_inserted_total"] == inserted, lambda: str(scraped(9500)), 25)
+        assert scraped(9400)["tidemark_inserted_total"] == inserted
+        assert scraped(9400).keys() == scraped(9500).keys()
+        assert sum(cluster.counter(job, "inserted")) == inserted, "and Flink's own reporters have it"
         local.drained()
         for tier_s in (2, 10, 60):
             on_flink, here = (
