@@ -18,8 +18,8 @@ _WRAPPER: Final = """#!{python}
 import ctypes, os, sys
 # 1: PR_SET_PDEATHSIG, 9: SIGKILL. The engine dies with the program that started it, even when that is killed.
 ctypes.CDLL(None).prctl(1, 9)
-# collected when the heap has grown by half, not when it has doubled: what it keeps is tens of megabytes
-os.environ.setdefault("GOGC", "50")
+# collected when the heap has grown by a quarter, not when it has doubled: what it keeps is tens of megabytes
+os.environ.setdefault("GOGC", "25")
 os.execv({binary!r}, [{binary!r}, *sys.argv[1:]])
 """
 
