@@ -35,6 +35,10 @@ DEFAULTS: Final[dict[str, Any]] = {
 with a short interval hung before their first element; with Flink's own bundle time of a second, throughput is a third."""
 
 
+SETTINGS: Final = {"prefetch_messages": "100000"}
+"""Other defaults of ours: a message is held until the checkpoint after its bundle, seconds instead of milliseconds."""
+
+
 class FlinkOptions(PipelineOptions):
     """What the job server of Beam's Flink runner takes; see FlinkPipelineOptions of Beam's Java SDK."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from apache_beam.options.pipeline_options import (
@@ -57,6 +58,8 @@ def parse(argv: Sequence[str], settings: Sequence[Setting] = INGEST) -> tuple[Pi
     for setting in settings:
         parser.add_argument(f"--{setting.name}")
     own, beams = parser.parse_known_args(list(argv))
+    if PipelineOptions(beams).view_as(StandardOptions).runner in flink.RUNNERS:
+        settings = [replace(one, default=flink.SETTINGS.get(one.name, one.default)) for one in settings]
     values = read(settings, vars(own))
     require(values, "subscription", "rollup_dataset")
     options = PipelineOptions([*beams, *_public(values, settings)])

@@ -257,7 +257,7 @@ INGEST = (
         "prefetch_messages",
         int,
         "20000",
-        "Most messages held in memory between the pull and their acknowledgement.",
+        "Most messages held between the pull and their acknowledgement; 100000 on Flink, where that waits for a checkpoint.",
         1,
         10_000_000,
         local=True,

@@ -63,6 +63,9 @@ def test_flink_gets_what_it_needs_and_what_is_given_wins() -> None:
     assert flink.checkpointing_interval == 1000
     assert flink.finish_bundle_before_checkpointing is True
     assert flink.max_bundle_time_mills == 100
+    assert parse(FLINK)[1].prefetch_messages == 100_000
+    assert parse([*FLINK, "--prefetch_messages=7"])[1].prefetch_messages == 7
+    assert parse(GOOD)[1].prefetch_messages == 20_000
     options = parse(
         [*FLINK, "--checkpointing_interval=5000", "--finish_bundle_before_checkpointing=false", "--parallelism=3"]
     )[0]
