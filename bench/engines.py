@@ -1,10 +1,10 @@
 """The whole job on Flink and on the local engine: how fast each works off the same backlog.
 
-    python bench/engines.py [--rounds 5] [--seconds 25]
+    python bench/engines.py [--rounds 5] [--seconds 12]
 
 Needs what scripts/flink-test needs. A job manager, a task manager and a spare one stay up all the time; in each round
 each engine gets a fresh set of stand-ins with a backlog, in turn: single-point messages, then messages of 50 points, of
-1,000 series. Throughput is that between the first acknowledgements and the last. CPU is that of the pipeline: Python and
+1,000 series. Throughput is that between the first commit and the last. CPU is that of the pipeline: Python and
 engine, on Flink the busy task manager and the worker.
 """
 
@@ -26,13 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.flink import network
 from tests.flink.cluster import Cluster
 from tidemark.local.job import Job
-from tidemark.local.pubsub.control import Control
-from tidemark.local.stack import SUBSCRIPTION, TOPIC, Stack
+from tidemark.local.stack import TOPIC, Stack
+from tidemark.store.connection import make_engine, transaction
 
 SERIES = 1_000
 SPREAD_MS = 120_000
-CASES = {"single": (1, 16_000), "of 50": (50, 1_400)}
-"""Points a message, and about how many messages a second the local engine takes."""
+CASES = {"single": (1, 40_000), "of 50": (50, 3_500)}
+"""Points a message, and messages in a backlog, for each of `--seconds`."""
 OPTIONS = ("--horizon_s=20",)
 
 
@@ -52,24 +52,31 @@ def backlog(address: str, points: int, messages: int) -> None:
         publisher.publish(rig.request(TOPIC, made))
 
 
-def worked_off(control: Control, messages: int, pids: Callable[[], list[int]]) -> dict[str, float]:
-    """Wait for the backlog's end; figures between the first and the last acknowledgements, a message."""
-    first: tuple[float, int, float] | None = None
-    until = time.monotonic() + 600
-    while time.monotonic() < until:
-        acked, now = control.stats()[SUBSCRIPTION].acked, time.monotonic()
-        if acked and first is None:
-            first = now, acked, rig.cpu_seconds(pids())
-        if first is not None and acked >= messages:
-            began, had, spent = first
-            done, seconds = acked - had, now - began
-            return {
-                "rate": done / seconds,
-                "seconds": seconds,
-                "cpu_us": (rig.cpu_seconds(pids()) - spent) / done * 1e6,
-            }
-        time.sleep(0.05)
-    raise TimeoutError(f"{control.stats()[SUBSCRIPTION]}")
+def worked_off(database_url: str, points: int, pids: Callable[[], list[int]]) -> dict[str, float]:
+    """Wait until all points are stored; figures between the first commit seen and the last."""
+    pool = make_engine(database_url, 1, 60)
+
+    def stored() -> int:
+        with transaction(pool) as connection:
+            return int(connection.exec_driver_sql("SELECT coalesce(sum(received), 0) FROM ledger").scalar_one())
+
+    try:
+        until = time.monotonic() + 600
+        while not (had := stored()):
+            time.sleep(0.05)
+        began, spent = time.monotonic(), rig.cpu_seconds(pids())
+        while (now := stored()) < points:
+            if time.monotonic() > until:
+                raise TimeoutError(f"{now} of {points} points are stored")
+            time.sleep(0.05)
+        seconds = time.monotonic() - began
+        return {
+            "points_a_second": (now - had) / seconds,
+            "seconds": seconds,
+            "cpu_us_a_point": (rig.cpu_seconds(pids()) - spent) / (now - had) * 1e6,
+        }
+    finally:
+        pool.dispose()
 
 
 def measure(engine: str, points: int, messages: int, cluster: Cluster, directory: Path) -> dict[str, float]:
@@ -77,24 +84,20 @@ def measure(engine: str, points: int, messages: int, cluster: Cluster, directory
     stack = Stack(directory / "state")
     environment = stack.up()
     try:
+        url = environment["TIDEMARK_DATABASE_URL"]
         backlog(environment["PUBSUB_EMULATOR_HOST"], points, messages)
-        control = Control(environment["PUBSUB_EMULATOR_HOST"])
         if engine == "local":
             job = Job(environment, directory / "ingest.log", *OPTIONS)
-            found = worked_off(control, messages, lambda: list(rig.processes(job.pid)))
+            found = worked_off(url, messages * points, lambda: list(rig.processes(job.pid)))
             job.kill()
         else:
             cluster.environment = environment
             cluster.start_pool()
-            name = cluster.submit(environment["TIDEMARK_DATABASE_URL"], *OPTIONS)
-            found = worked_off(control, messages, cluster.busy_pids)
+            name = cluster.submit(url, *OPTIONS)
+            found = worked_off(url, messages * points, cluster.busy_pids)
             cluster.cancel(name)
             cluster.down_pool()
-        return {
-            "points_a_second": found["rate"] * points,
-            "seconds": found["seconds"],
-            "cpu_us_a_point": found["cpu_us"] / points,
-        }
+        return found
     finally:
         stack.down(purge=True)
 
@@ -102,7 +105,7 @@ def measure(engine: str, points: int, messages: int, cluster: Cluster, directory
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=25)
+    parser.add_argument("--seconds", type=int, default=12)
     arguments = parser.parse_args()
     if network.PLACE not in os.environ:
         return network.run([sys.executable, *sys.argv])
