@@ -84,6 +84,7 @@ def test_sentences_without_number_are_not_all_remembered() -> None:
 
 def test_what_others_hear_stays_when_ours_is_set_up(caplog: pytest.LogCaptureFixture) -> None:
     root = logging.getLogger()
+    root.removeHandler(logs._handler)  # a command that ran in this process may have set it up
     others, level = list(root.handlers), root.level
     try:
         logs.set_up()

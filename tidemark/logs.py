@@ -15,7 +15,7 @@ import threading
 import time
 from collections import OrderedDict
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TextIO
 
 from tidemark.errors import UsageError
 
@@ -85,7 +85,18 @@ class Json(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
-_handler: Final = logging.StreamHandler()
+class _StandardError(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stderr` is when there is something to write."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
+
+
+_handler: Final = _StandardError()
 
 
 def set_up() -> None:
@@ -99,7 +110,6 @@ def set_up() -> None:
     wanted = os.environ.get(VARIABLE, "text")
     if wanted not in ("text", "json"):
         raise UsageError(f"{VARIABLE} needs text or json, not {wanted!r}.")
-    _handler.setStream(sys.stderr)
     _handler.setFormatter(Json() if wanted == "json" else logging.Formatter(TEXT))
     root = logging.getLogger()
     root.setLevel(logging.WARNING)
