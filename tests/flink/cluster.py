@@ -221,7 +221,7 @@ class Cluster:
         found = []
         for vertex in self.rest(f"/jobs/{job}")["vertices"]:
             metrics = f"/jobs/{job}/vertices/{vertex['id']}/metrics"
-            names = [metric["id"] for metric in self.rest(metrics) if metric["id"].endswith(f".{name}")]
+            names = [metric["id"] for metric in self.rest(metrics) if metric["id"].endswith(f".tidemark_{name}")]
             for some in names:
                 found += [int(metric["value"]) for metric in self.rest(f"{metrics}?get={some}")]
         return found

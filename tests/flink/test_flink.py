@@ -29,19 +29,25 @@ SEEDS = [int(seed) for seed in os.environ.get("TEST_SEED", "1,2,3").split(",")]
 
 
 class Traffic(threading.Thread):
-    """Points of 20 series: 10 % up to half a minute late, 5 % of the messages twice, 2 % of the points overwritten."""
+    """Points of 20 series: 10 % up to half a minute late, 5 % of the messages twice, 2 % of the points overwritten.
+
+    They go on at the same rate while `enough` is not set.
+    """
 
     def __init__(self, feed: Feed, seed: int, points: int = POINTS, seconds: float = SECONDS) -> None:
         super().__init__(daemon=True)
         self._feed, self._rng, self._points, self._seconds = feed, random.Random(seed), points, seconds
         self.error: BaseException | None = None
+        self.enough = threading.Event()
+        self.enough.set()
 
     def run(self) -> None:
         try:
             rng, sent, began = self._rng, 0, time.monotonic()
             earlier: list[Point] = []
-            while sent < self._points:
-                due = min(self._points, int((time.monotonic() - began) / self._seconds * self._points))
+            while sent < self._points or not self.enough.is_set():
+                due = int((time.monotonic() - began) / self._seconds * self._points)
+                due = max(sent, min(due, self._points)) if self.enough.is_set() else due
                 if due <= sent:
                     time.sleep(0.05)
                     continue
@@ -118,6 +124,7 @@ def test_kills_of_everything_lose_and_double_nothing(
     proxy = Proxy(stack.postgres.port())
     job = cluster.submit(proxy.url(environment["TIDEMARK_DATABASE_URL"]))
     traffic = Traffic(feed, seed)
+    traffic.enough.clear()
     traffic.start()
     faults = ["task manager", "workers", "connections"]
     rng.shuffle(faults)
@@ -137,6 +144,7 @@ def test_kills_of_everything_lose_and_double_nothing(
         recovered[fault] = round(1 + took, 1)
         if fault == "task manager":
             cluster.start_task_manager()  # a spare slot again
+    traffic.enough.set()
     traffic.finish()
     settled(environment, control)
     everything_is_right(environment, feed.oracle())
