@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from tests.flink import network
 from tidemark.local.processes import Process, listens, start, wait_until
@@ -223,7 +224,7 @@ class Cluster:
             metrics = f"/jobs/{job}/vertices/{vertex['id']}/metrics"
             names = [metric["id"] for metric in self.rest(metrics) if metric["id"].endswith(f".tidemark_{name}")]
             for some in names:
-                found += [int(metric["value"]) for metric in self.rest(f"{metrics}?get={some}")]
+                found += [int(metric["value"]) for metric in self.rest(f"{metrics}?get={quote(some)}")]
         return found
 
     def cancel(self, job: str) -> None:
