@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from tests.flink import network
 from tidemark.local.processes import Process, listens, start, wait_until
@@ -215,16 +214,6 @@ class Cluster:
     def checkpoints(self, job: str) -> dict[str, Any]:
         """Counts and the latest ones."""
         found: dict[str, Any] = self.rest(f"/jobs/{job}/checkpoints")
-        return found
-
-    def counter(self, job: str, name: str) -> list[int]:
-        """A counter of ours as Flink's reporters see it, of each operator that has it."""
-        found = []
-        for vertex in self.rest(f"/jobs/{job}")["vertices"]:
-            metrics = f"/jobs/{job}/vertices/{vertex['id']}/metrics"
-            names = [metric["id"] for metric in self.rest(metrics) if metric["id"].endswith(f".tidemark_{name}")]
-            for some in names:
-                found += [int(metric["value"]) for metric in self.rest(f"{metrics}?get={quote(some)}")]
         return found
 
     def cancel(self, job: str) -> None:

@@ -197,7 +197,6 @@ def test_flink_and_the_local_engine_say_the_same(
         until(lambda: scraped(9500)["tidemark_inserted_total"] == inserted, lambda: str(scraped(9500)), 25)
         assert scraped(9400)["tidemark_inserted_total"] == inserted
         assert scraped(9400).keys() == scraped(9500).keys()
-        assert sum(cluster.counter(job, "inserted")) == inserted, "and Flink's own reporters have it"
         local.drained()
         for tier_s in (2, 10, 60):
             on_flink, here = (
