@@ -193,7 +193,8 @@ def test_flink_and_the_local_engine_say_the_same(
         traffic.start()
         traffic.finish()
         settled(environment, control)
-        inserted = len(feed.oracle().winners)
+        oracle = feed.oracle()
+        inserted = len(oracle.winners)
         until(lambda: scraped(9500)["tidemark_inserted_total"] == inserted, lambda: str(scraped(9500)), 25)
         assert scraped(9400)["tidemark_inserted_total"] == inserted
         assert scraped(9400).keys() == scraped(9500).keys()
@@ -212,7 +213,7 @@ def test_flink_and_the_local_engine_say_the_same(
             assert len(wanted) > 20
             assert differences(wanted, on_flink) == []
             assert {row.pane for row in (*on_flink, *here)} == {"settled"}
-        everything_is_right(environment, feed.oracle())
+        everything_is_right(environment, oracle)
         cluster.cancel(job)
     finally:
         if local.status() is None:
