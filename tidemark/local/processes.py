@@ -101,6 +101,21 @@ def _reap(pid: int) -> None:
         return
 
 
+def children(pid: int) -> list[Process]:
+    """The running processes that `pid` has started."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            child = Process.of(int(path.parent.name))
+            if child is not None:
+                found.append(child)
+    return found
+
+
 def start(
     command: Sequence[str | Path],
     log: Path,
@@ -151,13 +166,13 @@ def wait_ready(process: Process, log: Path, ready: Callable[[], bool], name: str
         raise LocalError(f"{name} ended at once: {last_line(log)}")
 
 
-def wait_until(condition: Callable[[], bool], within_s: float) -> bool:
+def wait_until(condition: Callable[[], bool], within_s: float, every_s: float = 0.02) -> bool:
     """Look until a condition holds; False when it does not in time."""
     until = time.monotonic() + within_s
     while not condition():
         if time.monotonic() > until:
             return False
-        time.sleep(0.02)
+        time.sleep(every_s)
     return True
 
 
