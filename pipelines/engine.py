@@ -42,8 +42,7 @@ def reads_pubsub(options: PipelineOptions) -> bool:
 
 def bundle_s(options: PipelineOptions) -> float:
     """How long the reader of our own gathers for one bundle."""
-    runner: str = options.view_as(StandardOptions).runner
-    return flink.BUNDLE_S if runner in flink.RUNNERS else BUNDLE_S
+    return flink.BUNDLE_S if flink.chosen(options) else BUNDLE_S
 
 
 def prepare(options: PipelineOptions, values: Values) -> None:

@@ -33,8 +33,6 @@ DEFAULTS: Final[dict[str, Any]] = {
 }
 """A message is acknowledged when the checkpoint after its bundle is complete. Without finishing bundles first, jobs
 with a short interval hung before their first element; with Flink's own bundle time of a second, throughput is a third."""
-
-
 SETTINGS: Final = {"prefetch_messages": "100000"}
 """Other defaults of ours: a message is held until the checkpoint after its bundle, seconds instead of milliseconds."""
 
@@ -82,6 +80,12 @@ def _flag(text: str) -> bool:
         return flag(text)
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def chosen(options: PipelineOptions) -> bool:
+    """The job goes to a Flink."""
+    runner: str = options.view_as(StandardOptions).runner
+    return runner in RUNNERS
 
 
 def prepare(options: PipelineOptions) -> None:

@@ -11,7 +11,6 @@ from apache_beam.options.pipeline_options import (
     DebugOptions,
     GoogleCloudOptions,
     PipelineOptions,
-    StandardOptions,
     WorkerOptions,
 )
 
@@ -41,7 +40,6 @@ def run(start: Callable[[], Any], options: PipelineOptions, values: Values) -> i
         MisconfiguredError: a check failed, and nothing was submitted; or Flink could not run the job.
         UnavailableError: the job server does not answer, or has not started the job after `flink.RUNNING_S`.
     """
-    on_flink = options.view_as(StandardOptions).runner in flink.RUNNERS
     if values.preflight:
         cloud = options.view_as(GoogleCloudOptions)
         findings = preflight(values, fleet(options), cloud.region)
@@ -50,7 +48,7 @@ def run(start: Callable[[], Any], options: PipelineOptions, values: Values) -> i
         if failed(findings):
             raise MisconfiguredError("The preflight failed, so no job was submitted: see the lines marked FAIL.")
         ensure(rest(values.rollup_dataset), values.rollup_dataset)
-    result = flink.submit(start, options) if on_flink else start()
+    result = flink.submit(start, options) if flink.chosen(options) else start()
     event("submitted", job=_job_id(result))
     return 0
 
@@ -62,7 +60,7 @@ def _job_id(result: Any) -> str | None:
 
 def fleet(options: PipelineOptions) -> Fleet:
     """How many worker processes the job may come to have."""
-    if options.view_as(StandardOptions).runner in flink.RUNNERS:
+    if flink.chosen(options):
         return Fleet(*flink.parallelism(options))
     workers = options.view_as(WorkerOptions)
     experiments = options.view_as(DebugOptions).experiments or []

@@ -58,7 +58,7 @@ def parse(argv: Sequence[str], settings: Sequence[Setting] = INGEST) -> tuple[Pi
     for setting in settings:
         parser.add_argument(f"--{setting.name}")
     own, beams = parser.parse_known_args(list(argv))
-    if PipelineOptions(beams).view_as(StandardOptions).runner in flink.RUNNERS:
+    if flink.chosen(PipelineOptions(beams)):
         settings = [replace(one, default=flink.SETTINGS.get(one.name, one.default)) for one in settings]
     values = read(settings, vars(own))
     require(values, "subscription", "rollup_dataset")
@@ -89,7 +89,7 @@ def _check_runner(options: PipelineOptions, values: Values) -> None:
                 "--database_url would end up in the job, with its password: give --database_secret on remote runners."
             )
         require(values, "database_secret")
-        if standard.runner in flink.RUNNERS:
+        if flink.chosen(options):
             flink.prepare(options)
         else:
             _prepare_dataflow(options, values)
