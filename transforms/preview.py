@@ -160,29 +160,22 @@ class Windows:
     def take(self, key: tuple[str, int, int], empty: Callable[[], WindowState]) -> _Kept:
         """The state of (pipeline, shard, window start), or a new one."""
         with self._lock:
-            kept = self._kept.pop(key, None)
-            if kept is not None:
-                self._points -= len(kept.state)
-            return kept or _Kept(empty(), closed=key in self._closed)
+            return self._drop(key) or _Kept(empty(), closed=key in self._closed)
 
     def forget(self, key: tuple[str, int, int]) -> None:
         """Remember a window no longer."""
         with self._lock:
             self._closed.pop(key, None)
-            kept = self._kept.pop(key, None)
-            if kept is not None:
-                self._points -= len(kept.state)
+            self._drop(key)
 
     def keep(self, key: tuple[str, int, int], kept: _Kept, for_s: float) -> None:
         """Remember a state for so long, unless it is taken again; beyond the limit, forget those of the longest ago."""
         now = time.monotonic()
         kept.forget_at = now + for_s
         with self._lock:
-            self._points += len(kept.state)
-            replaced = self._kept.pop(key, None)
-            if replaced is not None:
-                self._points -= len(replaced.state)
+            self._drop(key)
             self._kept[key] = kept
+            self._points += len(kept.state)
             if kept.closed:
                 self._closed[key] = None
                 if len(self._closed) > CLOSED_WINDOWS:
@@ -190,10 +183,15 @@ class Windows:
             if now >= self._sweep_at:
                 self._sweep_at = now + SWEEP_S
                 for other in [name for name, held in self._kept.items() if held.forget_at <= now]:
-                    self._points -= len(self._kept.pop(other).state)
+                    self._drop(other)
             while self._points > self._limit and self._kept:
-                _, oldest = self._kept.popitem(last=False)
-                self._points -= len(oldest.state)
+                self._drop(next(iter(self._kept)))
+
+    def _drop(self, key: tuple[str, int, int]) -> _Kept | None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._points -= len(kept.state)
+        return kept
 
 
 _WINDOWS: Final = Windows(WINDOW_POINTS)
@@ -215,11 +213,10 @@ class _Fold(beam.DoFn):
         shard, blocks = element
         config = self._config
         key = (self._pipeline, shard, window.start.micros)
-        if pane.is_last and pane.timing == PaneInfoTiming.LATE:
-            over_at = window.end.micros / 1e6 + config.lateness_s
-            if time.time() >= over_at:
-                _WINDOWS.forget(key)
-                return
+        closing = pane.is_last and pane.timing == PaneInfoTiming.LATE
+        if closing and time.time() >= window.end.micros / 1e6 + config.lateness_s:
+            _WINDOWS.forget(key)
+            return
         kept = _WINDOWS.take(key, lambda: WindowState(config.base_s, quantiles=config.quantiles))
         known = len(kept.seen)
         for block in blocks:
