@@ -18,7 +18,6 @@ from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.logs import log, set_up_worker
 from tidemark.metrics import LATENESS
 from tidemark.retry import until_done
-from tidemark.store.sources import EDGES
 from tidemark.store.write import Writer, Written
 from tidemark.wire.block import Block
 from tidemark.wire.summary import MICROSECONDS, Points, windows
@@ -74,7 +73,7 @@ class _Write(beam.DoFn):
         observe("commit_ms", (time.perf_counter() - began) * 1000)
         observe("block_points", len(block.points))
         self._count(block, written)
-        self._note(block)
+        self._count_lateness(self._note(block), written)
         base_s = self._config.store.tiers_s[0]
         for shard, start, points in by_shard(written.points, base_s, self._config.shards):
             if start / MICROSECONDS + base_s + self._config.preview_s < time.time():
@@ -86,11 +85,13 @@ class _Write(beam.DoFn):
         if self._writer is not None:
             note_sources(self._config.store)
 
-    def _note(self, block: Block) -> None:
+    def _note(self, block: Block) -> list[int]:
+        """Remember what was seen of sources; returns how many points are in each class of `LATENESS`."""
         book = self._config.store.sources()
-        book.observe(block)
+        classes: list[int] = book.observe(block).tolist()
         if book.due():
             note_sources(self._config.store)
+        return classes
 
     def _count(self, block: Block, written: Written) -> None:
         count("received", block.received)
@@ -100,14 +101,10 @@ class _Write(beam.DoFn):
         count("dead_lettered", written.dead_lettered)
         for reason, number in Counter(letter.reason for letter in written.dead_letters).items():
             count(f"dead_lettered_{reason}", number)
-        self._count_lateness(block, written)
 
-    def _count_lateness(self, block: Block, written: Written) -> None:
-        lateness = block.points["publish_time"] - block.points["event_time"]
-        for name, number in zip(
-            LATENESS, np.bincount(np.searchsorted(EDGES, lateness), minlength=len(LATENESS)), strict=True
-        ):
-            count(f"lateness_{name}", int(number))
+    def _count_lateness(self, classes: list[int], written: Written) -> None:
+        for name, number in zip(LATENESS, classes, strict=True):
+            count(f"lateness_{name}", number)
         store = self._config.store
         behind = written.points["publish_time"] - windows(written.points, store.tiers_s[0])
         end = store.tiers_s[0] * MICROSECONDS

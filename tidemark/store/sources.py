@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Engine
 
 from tidemark.metrics import LATENESS, LATENESS_S
@@ -25,7 +26,7 @@ from tidemark.wire.summary import MICROSECONDS, windows
 EVERY_S: Final = 60.0
 AT_ONCE: Final = 5_000
 COUNTS: Final = ("points", "after_window", "after_horizon", *LATENESS)
-EDGES: Final = np.array(list(LATENESS_S.values()), np.int64) * MICROSECONDS
+_EDGES: Final = np.array(list(LATENESS_S.values()), np.int64) * MICROSECONDS
 """Upper bounds of `LATENESS` in microseconds, the last bucket's left out."""
 _TIMES: Final = ("first_seen", "last_seen", "last_event_time")
 _NEVER: Final = np.iinfo(np.int64)
@@ -53,19 +54,25 @@ class SourceBook:
         self._due_at = time.monotonic() + every_s
         self._start()
 
-    def observe(self, block: Block) -> None:
-        """Take the points of a block into account, as they were received."""
-        if not len(block.points):
-            return
+    def observe(self, block: Block) -> npt.NDArray[np.int64]:
+        """Take the points of a block into account, as they were received.
+
+        Returns:
+            How many of them are in each class of `LATENESS`.
+        """
         points = block.points
         late = points["publish_time"] - points["event_time"]
+        classes = np.searchsorted(_EDGES, late)
+        numbers = np.bincount(classes, minlength=len(LATENESS))
+        if not len(points):
+            return numbers
         behind = points["publish_time"] - windows(points, self._base_s) - self._base_s * MICROSECONDS
         with self._lock:
             places = self._places
             place = np.array([places.setdefault(key[:2], len(places)) for key in block.keys], np.int64)
             self._grow(len(places))
             at = place[points["series_id"]]
-            np.add.at(self._counts, (at, len(COUNTS) - len(LATENESS) + np.searchsorted(EDGES, late)), 1)
+            np.add.at(self._counts, (at, len(COUNTS) - len(LATENESS) + classes), 1)
             np.add.at(self._counts[:, 0], at, 1)
             np.add.at(self._counts[:, 1], at[behind > 0], 1)
             np.add.at(self._counts[:, 2], at[behind > self._horizon_us], 1)
@@ -73,6 +80,7 @@ class SourceBook:
             np.maximum.at(self._most, (at, 0), points["publish_time"])
             np.maximum.at(self._most, (at, 1), points["event_time"])
             np.maximum.at(self._most, (at, 2), late)
+        return numbers
 
     def due(self) -> bool:
         """It is time to write."""
