@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from tidemark import logs
-from tidemark.errors import TidemarkError, UsageError
 from tidemark.settings import INGEST
 
 _lock = threading.Lock()
@@ -25,27 +24,13 @@ def reported(program: Callable[[], int]) -> int:
     """Run a program; a foreseen failure becomes one sentence and an exit status.
 
     Returns:
-        The program's status; 2 for a wrong setting, 1 for anything else that was foreseen, and in a JSON log also for
-        what was not.
+        As `tidemark.logs.reported`.
     """
     # Beam announces every server it starts as a warning, and a failing bundle three times; its worker prints the traceback anyway
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     # a connection that broke is told by whoever used it
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-    try:
-        logs.set_up()
-        return program()
-    except UsageError as error:
-        logs.tell(error)
-        return 2
-    except TidemarkError as error:
-        logs.tell(error)
-        return 1
-    except Exception:
-        if not logs.as_json():
-            raise
-        logs.log.exception("The program ended by an error that was not foreseen.")
-        return 1
+    return logs.reported(program)
 
 
 def help_text(description: str | None) -> str:

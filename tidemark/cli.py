@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from tidemark import logs
-from tidemark.errors import TidemarkError, UsageError
 from tidemark.local import commands as local
 from tidemark.operate import compact, delete, maintain, migrate, preflight, rebuild, sources, verify
 from tidemark.version import VERSION
@@ -38,13 +37,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parser().parse_args(argv)
     try:
-        logs.set_up()
-        return int(arguments.run(arguments))
-    except UsageError as error:
-        logs.tell(error)
-        return 2
-    except TidemarkError as error:
-        logs.tell(error)
-        return 1
+        return logs.reported(lambda: int(arguments.run(arguments)))
     except KeyboardInterrupt:
         return 130

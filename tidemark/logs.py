@@ -14,10 +14,11 @@ import sys
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
-from tidemark.errors import UsageError
+from tidemark.errors import TidemarkError, UsageError
 
 EVERY_S: Final = 60.0
 FORGOTTEN_S: Final = 600.0
@@ -123,14 +124,37 @@ def set_up_worker() -> None:
         set_up()
 
 
-def as_json() -> bool:
+def _as_json() -> bool:
     """Whether this process logs JSON."""
     return _handler in logging.getLogger().handlers and isinstance(_handler.formatter, Json)
 
 
 def tell(text: object, level: int = logging.ERROR) -> None:
     """Say something to whoever started this program: bare lines in a text log, a record in a JSON one."""
-    if as_json():
+    if _as_json():
         log.log(level, str(text))
     else:
         print(text, file=sys.stderr)  # noqa: T201
+
+
+def reported(program: Callable[[], int]) -> int:
+    """Set up the log and run a program; a foreseen failure becomes one sentence and an exit status.
+
+    Returns:
+        The program's status; 2 for a wrong setting, 1 for anything else that was foreseen, and in a JSON log also for
+        what was not.
+    """
+    try:
+        set_up()
+        return program()
+    except UsageError as error:
+        tell(error)
+        return 2
+    except TidemarkError as error:
+        tell(error)
+        return 1
+    except Exception:
+        if not _as_json():
+            raise
+        log.exception("The program ended by an error that was not foreseen.")
+        return 1
