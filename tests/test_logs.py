@@ -99,9 +99,11 @@ def test_what_others_hear_stays_when_ours_is_set_up(caplog: pytest.LogCaptureFix
             root.removeHandler(handler)
 
 
-def program(arguments: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+def program(
+    arguments: list[str], module: str = "pipelines.ingest", **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "pipelines.ingest", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         env={"PATH": os.environ["PATH"], **environment},
         capture_output=True,
@@ -121,15 +123,7 @@ def test_a_program_says_the_same_to_a_person_and_to_an_agent() -> None:
 
 
 def test_the_command_says_the_same_as_json() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tidemark", "migrate"],
-        cwd=ROOT,
-        env={"PATH": os.environ["PATH"], "TIDEMARK_LOG_FORMAT": "json"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = program(["migrate"], "tidemark", TIDEMARK_LOG_FORMAT="json")
     assert done.returncode == 2
     assert json.loads(done.stderr)["severity"] == "ERROR"
 

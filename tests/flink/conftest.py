@@ -9,19 +9,21 @@ import pytest
 from tests.flink import network
 from tests.flink.cluster import Cluster
 from tests.integration import conftest as integration
-from tidemark.local.stack import Stack
+from tidemark.local.pubsub.control import Control
 
-environment, feed = integration.environment, integration.feed
+stack, environment, feed = integration.stack, integration.environment, integration.feed
 # these run by scripts/flink-test only, in a network of their own
 collect_ignore_glob = [] if network.PLACE in os.environ else ["test_*.py"]
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    made = Stack(tmp_path / "state")
-    made.up(ack_deadline_s=20)
-    yield made
-    made.down(purge=True)
+def ack_deadline_s() -> int:
+    return 20
+
+
+@pytest.fixture
+def control(environment: dict[str, str]) -> Control:
+    return Control(environment["PUBSUB_EMULATOR_HOST"])
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,9 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.flink.cluster import Cluster
 from tests.integration.oracle import differences
-from tests.integration.points import Feed, Point, everything_is_right, query
+from tests.integration.points import Feed, Point, Sender, everything_is_right, query
 from tests.store.faults import Proxy
 from tidemark.local.job import Job
+from tidemark.local.processes import wait_until
 from tidemark.local.pubsub.control import Control
 from tidemark.local.stack import DATASET, SUBSCRIPTION, Stack
 from tidemark.warehouse.clients import rest
@@ -28,58 +28,48 @@ SECONDS = 40.0
 SEEDS = [int(seed) for seed in os.environ.get("TEST_SEED", "1,2,3").split(",")]
 
 
-class Traffic(threading.Thread):
+class Traffic(Sender):
     """Points of 20 series: 10 % up to half a minute late, 5 % of the messages twice, 2 % of the points overwritten.
 
-    They go on at the same rate while `enough` is not set.
+    At least `points` of them, and at the same rate until it is told to finish.
     """
 
     def __init__(self, feed: Feed, seed: int, points: int = POINTS, seconds: float = SECONDS) -> None:
-        super().__init__(daemon=True)
-        self._feed, self._rng, self._points, self._seconds = feed, random.Random(seed), points, seconds
-        self.error: BaseException | None = None
-        self.enough = threading.Event()
-        self.enough.set()
+        super().__init__(feed)
+        self._rng, self._points, self._seconds = random.Random(seed), points, seconds
 
-    def run(self) -> None:
-        try:
-            rng, sent, began = self._rng, 0, time.monotonic()
-            earlier: list[Point] = []
-            while sent < self._points or not self.enough.is_set():
-                due = int((time.monotonic() - began) / self._seconds * self._points)
-                due = max(sent, min(due, self._points)) if self.enough.is_set() else due
-                if due <= sent:
-                    time.sleep(0.05)
-                    continue
-                now = time.time_ns() // 1_000_000
-                some: list[Point] = []
-                for i in range(due - sent):
-                    if earlier and rng.random() < 0.02:
-                        key, at, _ = rng.choice(earlier)
-                    else:
-                        key = ("flink", f"s{rng.randrange(20)}", "m")
-                        at = (now - i % 1000 - (rng.randrange(30_000) if rng.random() < 0.1 else 0)) * 1000
-                    some.append((key, at, round(rng.uniform(-9, 9), 3)))
-                self._feed.points(some, of=50)
-                self._feed.points(rng.sample(some, len(some) // 20), of=50)
-                earlier = some[:500]
-                sent = due
-        except BaseException as error:  # noqa: BLE001  # the test asks for it
-            self.error = error
+    def work(self) -> None:
+        rng, sent, began = self._rng, 0, time.monotonic()
+        earlier: list[Point] = []
+        while sent < self._points or not self.finishing.is_set():
+            due = int((time.monotonic() - began) / self._seconds * self._points)
+            if due <= sent:
+                time.sleep(0.05)
+                continue
+            now = time.time_ns() // 1_000_000
+            some: list[Point] = []
+            for i in range(due - sent):
+                if earlier and rng.random() < 0.02:
+                    key, at, _ = rng.choice(earlier)
+                else:
+                    key = ("flink", f"s{rng.randrange(20)}", "m")
+                    at = (now - i % 1000 - (rng.randrange(30_000) if rng.random() < 0.1 else 0)) * 1000
+                some.append((key, at, round(rng.uniform(-9, 9), 3)))
+            self.feed.points(some, of=50)
+            self.feed.points(rng.sample(some, len(some) // 20), of=50)
+            earlier = some[:500]
+            sent = due
 
-    def finish(self) -> None:
-        """Wait until everything is published."""
-        self.join(300)
-        assert not self.is_alive()
-        assert self.error is None
+    def finish(self, within_s: float = 300) -> None:
+        super().finish(within_s)
 
 
 def until(condition: Callable[[], bool], what: str | Callable[[], str], within_s: float) -> float:
     """Wait; returns how long it took."""
     began = time.monotonic()
-    while not condition():
-        assert time.monotonic() < began + within_s, f"{what() if callable(what) else what}: not within {within_s} s"
-        time.sleep(0.3)
+    assert wait_until(condition, within_s, every_s=0.3), (
+        f"{what() if callable(what) else what}: not within {within_s} s"
+    )
     return time.monotonic() - began
 
 
@@ -103,11 +93,6 @@ def scraped(port: int) -> dict[str, float]:
 
 
 @pytest.fixture
-def control(environment: dict[str, str]) -> Control:
-    return Control(environment["PUBSUB_EMULATOR_HOST"])
-
-
-@pytest.fixture
 def second(tmp_path: Path) -> Iterator[dict[str, str]]:
     """Another set of stand-ins."""
     made = Stack(tmp_path / "second")
@@ -124,7 +109,6 @@ def test_kills_of_everything_lose_and_double_nothing(
     proxy = Proxy(stack.postgres.port())
     job = cluster.submit(proxy.url(environment["TIDEMARK_DATABASE_URL"]))
     traffic = Traffic(feed, seed)
-    traffic.enough.clear()
     traffic.start()
     faults = ["task manager", "workers", "connections"]
     rng.shuffle(faults)
@@ -144,7 +128,6 @@ def test_kills_of_everything_lose_and_double_nothing(
         recovered[fault] = round(1 + took, 1)
         if fault == "task manager":
             cluster.start_task_manager()  # a spare slot again
-    traffic.enough.set()
     traffic.finish()
     settled(environment, control)
     everything_is_right(environment, feed.oracle())

@@ -18,11 +18,6 @@ KEY = ("versions", "s", "m")
 WIDE_S = 600
 
 
-@pytest.fixture
-def control(environment: dict[str, str]) -> Control:
-    return Control(environment["PUBSUB_EMULATOR_HOST"])
-
-
 @pytest.mark.timeout(600)
 def test_a_version_beside_the_old_one_and_one_from_its_savepoint_lose_nothing(
     cluster: Cluster, environment: dict[str, str], feed: Feed, control: Control

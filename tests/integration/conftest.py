@@ -10,9 +10,14 @@ from tidemark.local.stack import Stack
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
+def ack_deadline_s() -> int:
+    return 10
+
+
+@pytest.fixture
+def stack(tmp_path: Path, ack_deadline_s: int) -> Iterator[Stack]:
     made = Stack(tmp_path / "state")
-    made.up(ack_deadline_s=10)
+    made.up(ack_deadline_s=ack_deadline_s)
     yield made
     made.down(purge=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -86,6 +87,38 @@ class Feed:
             for key, event_us, value in points:
                 made.publish(key, event_us, times[message_id], value)
         return made
+
+
+class Sender(threading.Thread):
+    """Publishes beside a test, ten times a second until it is told to finish."""
+
+    def __init__(self, feed: Feed) -> None:
+        super().__init__(daemon=True)
+        self.feed, self.finishing = feed, threading.Event()
+        self._error: Exception | None = None
+
+    def send(self) -> None:
+        """What is due, at each turn."""
+        raise NotImplementedError
+
+    def work(self) -> None:
+        """All that is sent."""
+        while not self.finishing.wait(0.1):
+            self.send()
+
+    def run(self) -> None:
+        try:
+            self.work()
+        except Exception as error:  # noqa: BLE001  # `finish` raises it
+            self._error = error
+
+    def finish(self, within_s: float = 30) -> None:
+        """Send what is still to be sent, and no more."""
+        self.finishing.set()
+        self.join(within_s)
+        assert not self.is_alive()
+        if self._error is not None:
+            raise self._error
 
 
 def stored(database_url: str) -> dict[tuple[Key, int], tuple[int, float]]:

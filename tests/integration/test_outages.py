@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.integration.points import Feed, Point, everything_is_right, query
+from tests.integration.points import Feed, Point, Sender, everything_is_right, query
 from tidemark.bus.puller import LEASE_S
 from tidemark.local.job import Job
 from tidemark.local.pubsub.control import Control
 from tidemark.local.stack import SUBSCRIPTION, Stack
 
 
-class Stream(threading.Thread):
-    """2,000 points a second until told to stop."""
+class Stream(Sender):
+    """2,000 points a second."""
 
-    def __init__(self, feed: Feed) -> None:
-        super().__init__(daemon=True)
-        self._feed, self.stopping, self.sent = feed, threading.Event(), 0
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            while not self.stopping.wait(0.1):
-                now = time.time_ns() // 1_000_000
-                points: list[Point] = [
-                    (("away", f"s{i % 20}", "m"), (now - i // 20 * 7) * 1000 + i % 7, float(i)) for i in range(200)
-                ]
-                points = [(key, us - us % 1000, value) for key, us, value in points]
-                self._feed.points([*points, *points[:5]])
-                self.sent += len(points)
-        except Exception as error:  # noqa: BLE001  # the test asks for it
-            self.error = error
+    def send(self) -> None:
+        now = time.time_ns() // 1_000_000
+        points: list[Point] = [
+            (("away", f"s{i % 20}", "m"), (now - i // 20 * 7) * 1000 + i % 7, float(i)) for i in range(200)
+        ]
+        points = [(key, us - us % 1000, value) for key, us, value in points]
+        self.feed.points([*points, *points[:5]])
 
 
 @pytest.mark.timeout(400)
@@ -71,9 +60,7 @@ def test_two_pipelines_go_on_by_themselves_after_database_and_bigquery_were_away
     stack.bigquery.start()
     time.sleep(2)
 
-    stream.stopping.set()
-    stream.join(30)
-    assert stream.error is None
+    stream.finish()
     counters = [job.drained() for job in jobs]
     assert all(counter["messages"] for counter in counters), "both had a share"
     assert sum(counter["settled"] for counter in counters) > 0

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.integration.points import Feed, Message, Point, everything_is_right, query
+from tests.integration.points import Feed, Message, Point, Sender, everything_is_right, query
 from tidemark.bus.puller import LEASE_S
 from tidemark.local.job import Job
 from tidemark.local.pubsub.control import Control
@@ -25,25 +24,18 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Load(threading.Thread):
+class Load(Sender):
     """A timely sender, one constantly 40 minutes behind, one 9 minutes ahead: 2,000 points a second."""
 
-    def __init__(self, feed: Feed) -> None:
-        super().__init__(daemon=True)
-        self._feed, self.stopping = feed, threading.Event()
-        self.error: Exception | None = None
+    number = 0
 
-    def run(self) -> None:
-        try:
-            number = 0
-            while not self.stopping.wait(0.1):
-                now = now_ms()
-                for source, shift in (("timely", 0), ("behind", -40 * 60_000), ("ahead", 9 * 60_000)):
-                    key = ("clocks", source, "m")
-                    self._feed.points([(key, (now + shift - i) * 1000, float(number + i)) for i in range(66)], of=22)
-                number += 66
-        except Exception as error:  # noqa: BLE001  # the test asks for it
-            self.error = error
+    def send(self) -> None:
+        now = now_ms()
+        for source, shift in (("timely", 0), ("behind", -40 * 60_000), ("ahead", 9 * 60_000)):
+            key = ("clocks", source, "m")
+            points = [(key, (now + shift - i) * 1000, float(self.number + i)) for i in range(66)]
+            self.feed.points(points, of=22)
+        self.number += 66
 
 
 def shapes(rng: random.Random) -> dict[str, list[Point]]:
@@ -112,9 +104,7 @@ def test_streams_of_every_shape_are_right_when_settled(environment: dict[str, st
         environment["TIDEMARK_DATABASE_URL"], "SELECT count(*) FROM marks WHERE ready_at < now() - interval '10 s'"
     )
     assert due == [(0,)], "what was due is settled"
-    load.stopping.set()
-    load.join(30)
-    assert load.error is None
+    load.finish()
 
     # idle, then a single message; other shards, while windows of the first run are half done
     job = Job(environment, log, "--shards=7", f"--stop_when_idle_s={LEASE_S + 5}")

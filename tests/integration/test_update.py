@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.integration.points import Feed, Point, everything_is_right
+from tests.integration.points import Feed, Point, Sender, everything_is_right
 from tidemark.bus.puller import LEASE_S
 from tidemark.local.job import Job
 
@@ -17,27 +16,20 @@ OLD = ("--shards=16", "--early_firing_s=2")
 NEW = ("--shards=5", "--early_firing_s=1", "--lateness_slack_s=3", "--settle_every_s=0.5")
 
 
-class Load(threading.Thread):
+class Load(Sender):
     """2,000 points a second of 12 series, a tenth of them late, a twentieth twice."""
 
-    def __init__(self, feed: Feed) -> None:
-        super().__init__(daemon=True)
-        self._feed, self._rng, self.stopping = feed, random.Random(7), threading.Event()
-        self.error: Exception | None = None
+    rng = random.Random(7)
 
-    def run(self) -> None:
-        try:
-            while not self.stopping.wait(0.1):
-                now = time.time_ns() // 1_000_000
-                late = [self._rng.randrange(20_000) if self._rng.random() < 0.1 else 0 for _ in range(200)]
-                some: list[Point] = [
-                    (("update", f"s{i % 12}", "m"), (now - i // 2 - behind) * 1000, float(self._rng.randrange(1000)))
-                    for i, behind in enumerate(late)
-                ]
-                self._feed.points(some, of=20)
-                self._feed.points(some[:10])
-        except Exception as error:  # noqa: BLE001  # the test asks for it
-            self.error = error
+    def send(self) -> None:
+        now = time.time_ns() // 1_000_000
+        late = [self.rng.randrange(20_000) if self.rng.random() < 0.1 else 0 for _ in range(200)]
+        some: list[Point] = [
+            (("update", f"s{i % 12}", "m"), (now - i // 2 - behind) * 1000, float(self.rng.randrange(1000)))
+            for i, behind in enumerate(late)
+        ]
+        self.feed.points(some, of=20)
+        self.feed.points(some[:10])
 
 
 @pytest.mark.timeout(300)
@@ -61,9 +53,6 @@ def test_versions_that_overlap_or_follow_each_other_lose_nothing(
     newest = Job(environment, tmp_path / "newest.log", *NEW, f"--stop_when_idle_s={LEASE_S + 5}")
     newest.wait_ready()
     time.sleep(4)
-    load.stopping.set()
-    load.join(30)
-    assert not load.is_alive()
-    assert load.error is None
+    load.finish()
     newest.drained()
     everything_is_right(environment, feed.oracle())
