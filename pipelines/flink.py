@@ -7,13 +7,25 @@ so that a misspelt one is refused instead of being as if it were not there.
 from __future__ import annotations
 
 import argparse
+import http.client
+import json
 import os
 import time
+import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import grpc
-from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DebugOptions,
+    FlinkRunnerOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    PortableOptions,
+    StandardOptions,
+)
+from apache_beam.runners.portability.flink_runner import FlinkRunner
 from apache_beam.runners.runner import PipelineState
 
 from tidemark.errors import MisconfiguredError, UnavailableError, UsageError
@@ -35,6 +47,11 @@ DEFAULTS: Final[dict[str, Any]] = {
 with a short interval hung before their first element; with Flink's own bundle time of a second, throughput is a third."""
 SETTINGS: Final = {"prefetch_messages": "100000"}
 """Other defaults of ours: a message is held until the checkpoint after its bundle, seconds instead of milliseconds."""
+
+
+NOTHING_STAGED: Final = "disable_logging_submission_environment"
+"""Beam's experiment. What is staged lies on the job server's disk, where workers look for it whenever they start: it is
+gone with a job server that ends with its submission."""
 
 
 class FlinkOptions(PipelineOptions):
@@ -107,6 +124,9 @@ def prepare(options: PipelineOptions) -> None:
             raise UsageError("--job_endpoint is missing: host:port of the job server.")
         if options.view_as(FlinkRunnerOptions).flink_master in ("[auto]", "[local]"):
             raise UsageError("--flink_master is missing: host:port of the cluster's REST endpoint.")
+    options.view_as(DebugOptions).add_experiment(NOTHING_STAGED)
+    cloud = options.view_as(GoogleCloudOptions)
+    cloud.job_name = cloud.job_name or f"tidemark-ingest-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     if portable.environment_type is None:
         image = os.environ.get(IMAGE_VARIABLE)
         if not image:
@@ -123,35 +143,60 @@ def parallelism(options: PipelineOptions) -> tuple[int, int]:
     return slots, max(1, int(options.view_as(PortableOptions).sdk_worker_parallelism))
 
 
-def submit(start: Callable[[], Any], options: PipelineOptions) -> Any:
-    """Hand a job to the job server; returns Beam's result once the job server has given it to Flink.
+def submit(start: Callable[[], Any], options: PipelineOptions) -> str:
+    """Submit a job; returns the name by which Flink lists it.
 
-    Flink itself may be away then: its client in the job server tries for a minute, and only the job server's log and
-    Flink's list of jobs tell the end.
+    A job server that was started for this ends with the program, so the job must be in Flink's list by then. A job
+    server that was there already is only waited for until it has given the job to Flink: its client tries for a minute
+    when Flink is away, and only the job server's log and Flink's list of jobs tell the end.
 
     Raises:
         MisconfiguredError: the job has failed within `STAYS_S`.
-        UnavailableError: the job server does not answer, or is not done with the job after `RUNNING_S`.
+        UnavailableError: Flink or the job server does not answer, or is not done with the job after `RUNNING_S`.
     """
+    listed = _listed(options)
     try:
         result = start()
-        _wait_running(result)
+        _wait_running(result, listed)
     except (grpc.RpcError, grpc.FutureTimeoutError) as error:
         where = options.view_as(PortableOptions).job_endpoint or "that was started here"
         said = error.details() if isinstance(error, grpc.Call) else "nobody is there"
         raise UnavailableError(f"The job server {where} does not take the job: {said}.") from error
-    return result
+    name: str = options.view_as(GoogleCloudOptions).job_name
+    return name
 
 
-def _wait_running(result: Any) -> None:
+def _listed(options: PipelineOptions) -> Callable[[], bool]:
+    """Whether Flink lists the job by now, as far as it is known where Flink is."""
+    if options.view_as(PortableOptions).job_endpoint:
+        return lambda: True
+    master = FlinkRunner.add_http_scheme(options.view_as(FlinkRunnerOptions).flink_master)
+    name = options.view_as(GoogleCloudOptions).job_name
+    before = _jobs(master)
+    return lambda: name in {other for _, other in _jobs(master) - before}
+
+
+def _wait_running(result: Any, listed: Callable[[], bool]) -> None:
     until = time.monotonic() + RUNNING_S
     runs_since: float | None = None
     while runs_since is None or time.monotonic() < runs_since + STAYS_S:
         state = result.state
         if PipelineState.is_terminal(state):
             raise MisconfiguredError(f"Flink could not run the job, which is {state}: the job server's log says why.")
-        if state == PipelineState.RUNNING:
+        if state == PipelineState.RUNNING and listed():
             runs_since = runs_since or time.monotonic()
         elif time.monotonic() > until:
-            raise UnavailableError(f"The job server has not started the job within {RUNNING_S:g} s; it is {state}.")
+            raise UnavailableError(
+                f"Flink does not run the job after {RUNNING_S:g} s; to the job server it is {state}."
+            )
         time.sleep(0.5)
+
+
+def _jobs(master: str) -> set[tuple[str, str]]:
+    """(id, name) of each job that Flink lists."""
+    try:
+        url = f"{master.rstrip('/')}/jobs/overview"
+        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310  # Beam makes it one of HTTP
+            return {(job["jid"], job["name"]) for job in json.load(answer)["jobs"]}
+    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+        raise UnavailableError(f"Flink at {master} does not answer as Flink does: {error}.") from error

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.flink import network
+from tests.flink import jars, network
 from tidemark.local.processes import Process, children, listens, start, wait_until
 
 OPENS = [
@@ -36,6 +36,7 @@ OPENS = [
     )
 ]
 REST, POOL = 8081, 50_000
+JOB_SERVER_JAR = "own-job-server.jar"
 CONFIGURATION = """\
 jobmanager.rpc.address: 127.0.0.1
 jobmanager.rpc.port: 6123
@@ -162,23 +163,34 @@ class Cluster:
             worker.kill()
         return len(workers)
 
-    def submit(self, database_url: str, *options: str) -> str:
-        """Submit ingest, as a user does; returns Flink's id of the job, every task of which runs."""
+    def submit(self, database_url: str, *options: str, own_job_server: bool = False) -> str:
+        """Submit ingest, as a user does; returns Flink's id of the job, every task of which runs.
+
+        With `own_job_server`, the submission starts a job server that ends with it.
+        """
         before = set(self.running())
         self._secrets += 1
         secret = self.state / f"url {self._secrets}"
         secret.write_text(database_url)
         environment = {k: v for k, v in self.environment.items() if k != "TIDEMARK_DATABASE_URL"}
-        command = [sys.executable, "-m", "pipelines.ingest", "--runner=PortableRunner"]
-        command += [f"--job_endpoint={self.job_endpoint}", "--environment_type=EXTERNAL"]
+        command = [sys.executable, "-m", "pipelines.ingest", "--environment_type=EXTERNAL"]
         command += [f"--environment_config=127.0.0.1:{POOL}", f"--database_secret=file:{secret}", *options]
+        if own_job_server:
+            jar = jars.runnable_job_server(self.state / JOB_SERVER_JAR, Path(os.environ["FLINK_JOB_SERVER_JARS"]))
+            command += ["--runner=FlinkRunner", f"--flink_master=127.0.0.1:{REST}", f"--flink_job_server_jar={jar}"]
+        else:
+            command += ["--runner=PortableRunner", f"--job_endpoint={self.job_endpoint}"]
         done = subprocess.run(
             command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=180, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout.splitlines()[-1])["event"] == "submitted"
+        submitted = json.loads(done.stdout.splitlines()[-1])
+        assert submitted["event"] == "submitted"
         self._until(lambda: bool(set(self.working()) - before), "the job", 60)
         (job,) = set(self.working()) - before
+        assert self.rest(f"/jobs/{job}")["name"] == submitted["job"]
+        staged = [path for path in (self.state / "artifacts").rglob("*") if path.is_file()]
+        assert staged == [], "a job needs nothing of the job server's disk"
         return job
 
     def running(self) -> list[str]:
@@ -244,14 +256,14 @@ class Cluster:
 
     def _flink(self, name: str, *jvm: str, arguments: list[str] | None = None) -> None:
         *memory, entry = jvm
-        jars = ":".join(str(path) for path in sorted(Path(os.environ[network.PLACE]).glob("*.jar")))
+        path = ":".join(str(jar) for jar in sorted(Path(os.environ[network.PLACE]).glob("*.jar")))
         log4j = f"-Dlog4j.configurationFile=file:{self.state}/log4j.properties"
-        command = ["java", *OPENS, log4j, *memory, "-cp", jars, entry, "--configDir", str(self.state / "config")]
+        command = ["java", *OPENS, log4j, *memory, "-cp", path, entry, "--configDir", str(self.state / "config")]
         self._started[name] = start([*command, *(arguments or [])], self.state / f"{name}.log")
 
     def _start_job_server(self) -> None:
-        jars = f"{os.environ['FLINK_JOB_SERVER_JARS']}/*"
-        command = ["java", *OPENS, "-Xmx1g", "-cp", jars, "org.apache.beam.runners.flink.FlinkJobServerDriver"]
+        path = f"{os.environ['FLINK_JOB_SERVER_JARS']}/*"
+        command = ["java", *OPENS, "-Xmx1g", "-cp", path, "org.apache.beam.runners.flink.FlinkJobServerDriver"]
         # port 0: any, and on loopback only
         command += ["--job-host=127.0.0.1", "--job-port=0", "--artifact-port=0", "--expansion-port=0"]
         command += [f"--artifacts-dir={self.state}/artifacts", f"--flink-master=127.0.0.1:{REST}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 from tidemark.local import cache
@@ -46,6 +47,23 @@ def _bring_job_server(directory: Path) -> None:
     (directory / "pom.xml").write_text(_POM)
     goal = ["dependency:copy-dependencies", f"-DoutputDirectory={directory}"]
     cache.install(["mvn", "-q", "-B", "-f", str(directory / "pom.xml"), *goal], "Beam's job server")
+
+
+def runnable_job_server(jar: Path, jars: Path) -> Path:
+    """Write a jar as `--flink_job_server_jar` wants it: Beam's release has all in one, this one names the others."""
+    packages = ("java.lang", "java.lang.reflect", "java.util", "java.net", "java.nio", "java.io", "java.time")
+    entries = {
+        "Manifest-Version": "1.0",
+        "Main-Class": "org.apache.beam.runners.flink.FlinkJobServerDriver",
+        "Class-Path": " ".join(path.as_uri() for path in sorted(jars.glob("*.jar"))),
+        "Add-Opens": " ".join(f"java.base/{package}" for package in packages),
+    }
+    lines = [f"{name}: {value}" for name, value in entries.items()]
+    # a line of a manifest has at most 72 bytes, and goes on after a space
+    folded = [("" if at == 0 else " ") + whole[at : at + 71] for whole in lines for at in range(0, len(whole), 71)]
+    with zipfile.ZipFile(jar, "w") as packed:
+        packed.writestr("META-INF/MANIFEST.MF", "\r\n".join(folded) + "\r\n")
+    return jar
 
 
 def cluster() -> Path:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from apache_beam.options.pipeline_options import PortableOptions
+from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions, PortableOptions
 
-from pipelines.flink import FlinkOptions, parallelism
+from pipelines.flink import FlinkOptions, parallelism, submit
 from pipelines.options import parse
-from tidemark.errors import UsageError
+from tidemark.errors import UnavailableError, UsageError
+from tidemark.local.processes import free_port
 
 GOOD = (
     "--subscription=projects/p/subscriptions/s",
@@ -72,6 +73,9 @@ def test_flink_gets_what_it_needs_and_what_is_given_wins() -> None:
     assert options.view_as(FlinkOptions).checkpointing_interval == 5000
     assert options.view_as(FlinkOptions).finish_bundle_before_checkpointing is False
     assert parallelism(options) == (3, 1)
+    assert parse(FLINK)[0].view_as(DebugOptions).lookup_experiment("disable_logging_submission_environment")
+    assert parse(FLINK)[0].view_as(GoogleCloudOptions).job_name.startswith("tidemark-ingest-")
+    assert parse([*FLINK, "--job_name=mine"])[0].view_as(GoogleCloudOptions).job_name == "mine"
     assert parse(GOOD)[0].view_as(FlinkOptions).checkpointing_interval is None, "nothing of it reaches other engines"
 
 
@@ -105,3 +109,10 @@ def test_an_image_that_names_itself_is_what_flink_runs(monkeypatch: pytest.Monke
     monkeypatch.setenv("TIDEMARK_IMAGE", "registry.example/tidemark:1")
     options = parse([*GOOD, "--runner=FlinkRunner", "--flink_master=h:8081"])[0].view_as(PortableOptions)
     assert (options.environment_type, options.environment_config) == ("DOCKER", "registry.example/tidemark:1")
+
+
+def test_no_job_server_is_started_for_a_flink_that_is_away() -> None:
+    away = f"127.0.0.1:{free_port()}"
+    options, _ = parse([*GOOD, "--runner=FlinkRunner", f"--flink_master={away}", *FLINK[-2:]])
+    with pytest.raises(UnavailableError, match=f"Flink at http://{away} does not answer"):
+        submit(lambda: pytest.fail("submitted"), options)
