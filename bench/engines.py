@@ -96,7 +96,7 @@ def measure(engine: str, points: int, messages: int, cluster: Cluster, directory
             name = cluster.submit(url, *OPTIONS)
             found = worked_off(url, messages * points, cluster.busy_pids)
             cluster.cancel(name)
-            cluster.down_pool()
+            cluster.kill_pool()
         return found
     finally:
         stack.down(purge=True)

@@ -102,6 +102,8 @@ def _submission(pod: dict[str, Any], task_manager: dict[str, Any], endpoint: str
     host, _, port = given["environment_config"].rpartition(":")
     if host != "localhost" or f"--service_port={port}" not in workers["command"]:
         yield f"{PATH}: the workers do not listen where --environment_config says"
+    if workers["command"][:3] != ["python", "-m", "pipelines.worker_pool"]:
+        yield f"{PATH}: the workers' container does not run pipelines.worker_pool"
     if {"name": "metrics", "containerPort": values.metrics_port} not in workers["ports"]:
         yield f"{PATH}: the workers' port metrics is not --metrics_port"
     yield from _secret("workers", workers, task_manager, values.database_secret, guide)

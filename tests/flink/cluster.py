@@ -142,14 +142,13 @@ class Cluster:
 
     def start_pool(self, **more: str) -> None:
         """The pool that starts Python workers; `more` goes into their environment."""
-        command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={POOL}"]
+        command = [sys.executable, "-m", "pipelines.worker_pool", f"--service_port={POOL}"]
         environment = {**os.environ, **self.environment, **more}
         self._started["pool"] = start(command, self.state / "pool.log", environment=environment, directory=Path.cwd())
         self._until(lambda: listens(POOL), "the worker pool")
 
-    def down_pool(self) -> None:
-        """Kill the pool and its workers."""
-        self.kill_workers()
+    def kill_pool(self) -> None:
+        """Kill the pool alone: its workers go on until their task manager ends them."""
         self._started.pop("pool").kill()
 
     def workers(self) -> list[Process]:

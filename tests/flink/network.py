@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from tests.flink import jars
@@ -36,8 +34,6 @@ def run(command: Sequence[str]) -> int:
         **os.environ,
         PLACE: str(jars.cluster()),
         "FLINK_JOB_SERVER_JARS": str(jars.job_server()),
-        # the pool starts workers as `python`
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     return subprocess.run([*way, "sh", "-c", _INSIDE, "sh", *command], env=environment, check=False).returncode
 

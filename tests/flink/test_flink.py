@@ -7,6 +7,7 @@ import random
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -142,17 +143,39 @@ def test_kills_of_everything_lose_and_double_nothing(
 def test_workers_that_die_between_commit_and_acknowledgement_store_nothing_twice(
     cluster: Cluster, environment: dict[str, str], feed: Feed, control: Control
 ) -> None:
-    cluster.down_pool()
+    cluster.kill_pool()
     cluster.start_pool(TIDEMARK_FAILPOINTS="raw.committed=kill@12")
     job = cluster.submit(environment["TIDEMARK_DATABASE_URL"])
     traffic = Traffic(feed, 7, POINTS // 5, SECONDS / 2)
     traffic.start()
     traffic.finish()
     until(lambda: cluster.checkpoints(job)["counts"]["restored"] > 0, "a worker's death", 120)
-    cluster.down_pool()
+    cluster.kill_pool()
     cluster.start_pool()
     settled(environment, control)
     everything_is_right(environment, feed.oracle())
+    cluster.cancel(job)
+
+
+@pytest.mark.timeout(300)
+def test_workers_that_die_before_they_report_do_not_stop_the_job(
+    cluster: Cluster, environment: dict[str, str], feed: Feed, control: Control
+) -> None:
+    def kill_two() -> None:
+        killed: set[int] = set()
+        while len(killed) < 2:
+            for worker in cluster.workers():
+                worker.kill()
+                killed.add(worker.pid)
+
+    with ThreadPoolExecutor(1) as beside:
+        killing = beside.submit(kill_two)
+        job = cluster.submit(environment["TIDEMARK_DATABASE_URL"])
+        killing.result(60)
+    feed.points([(("starts", "s", "m"), time.time_ns() // 1_000_000 * 1000, 1.0)])
+    settled(environment, control, 60)
+    everything_is_right(environment, feed.oracle())
+    assert cluster.checkpoints(job)["counts"]["restored"] == 0, "Flink has not noticed"
     cluster.cancel(job)
 
 

@@ -58,6 +58,7 @@ BROKEN_MANIFEST: dict[str, tuple[str, str, str]] = {
     "an option of the submission": ("--parallelism", "--paralelism", "--paralelism"),
     "a setting of the submission": ("--metrics_port=9400", "--metrics_port=x", "number"),
     "the submission's program": ("pipelines.ingest", "pipelines.ingester", "ingest"),
+    "the workers' program": ("pipelines.worker_pool", "pipelines.pool", "worker_pool"),
     "the workers' port": ("--service_port=50000", "--service_port=5000", "listen"),
     "the metrics' port": ("containerPort: 9400", "containerPort: 9401", "metrics"),
     "the job server's port": ("port: 8099", "port: 8097", "8097"),
