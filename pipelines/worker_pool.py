@@ -66,18 +66,29 @@ class Worker:
 
     def _keep(self) -> None:
         for _ in range(STARTS):
-            with self._lock:
-                if self._stopping.is_set():
-                    return
-                # stdout is the pool's own, for its events
-                self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
             began = time.monotonic()
-            status = self._process.wait()
-            if status == 0 or self._stopping.is_set() or time.monotonic() - began > REPORTS_S:
+            how = self._run()
+            if how is None:
                 return
-            log.warning("Worker %s ended with status %d; it is started again.", self._name, status)
+            if time.monotonic() - began > REPORTS_S:
+                log.warning("Worker %s %s.", self._name, how)
+                return
+            log.warning("Worker %s %s; it is started again.", self._name, how)
             self._stopping.wait(PAUSE_S)
-        log.error("Worker %s ended %d times; if a task manager waits for it, start that again.", self._name, STARTS)
+        log.error("Worker %s failed %d times; if a task manager waits for it, start that again.", self._name, STARTS)
+
+    def _run(self) -> str | None:
+        """Start it and wait for its end; returns what went wrong."""
+        with self._lock:
+            if self._stopping.is_set():
+                return None
+            try:
+                # standard output is the pool's own, for its events
+                self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+            except OSError as error:
+                return f"cannot be started: {error}"
+        status = self._process.wait()
+        return None if status == 0 or self._stopping.is_set() else f"ended with status {status}"
 
 
 class Pool(services.BeamFnExternalWorkerPoolServicer):

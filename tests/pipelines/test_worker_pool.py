@@ -121,14 +121,22 @@ def test_workers_end_with_their_pool(pool: Running, control: Control) -> None:
     assert not any(worker.alive() for worker in workers)
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ([sys.executable, "-c", "raise SystemExit(3)"], "ended with status 3"),
+        (["/nowhere/python"], "cannot be started: [Errno 2] No such file or directory: '/nowhere/python'"),
+    ],
+)
 def test_a_worker_that_never_stays_is_given_up_with_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    command: list[str], said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(worker_pool, "PAUSE_S", 0.01)
-    worker = worker_pool.Worker("9-1", [sys.executable, "-c", "raise SystemExit(3)"])
+    worker = worker_pool.Worker("9-1", command)
     worker._thread.join(60)
     worker.stop()
-    assert f"Worker 9-1 ended {worker_pool.STARTS} times" in caplog.text
+    assert f"Worker 9-1 {said}; it is started again." in caplog.text
+    assert f"Worker 9-1 failed {worker_pool.STARTS} times" in caplog.text
 
 
 def test_a_port_that_is_taken_is_one_sentence(pool: Running) -> None:
