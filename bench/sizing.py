@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Final
 
 RATES: Final = (1_000, 10_000, 100_000, 1_000_000)
-WORKER_US: Final = {1: 24.6, 500: 5.8}
+WORKER_US: Final = {1: 23.1, 500: 5.7}
 """CPU of Python and engine for a point, by points a message: bench/live.py, whose rows are too few to count."""
 SETTLE_US: Final = 2.6
 """Of the worker, a settled row: bench/settle.py."""
-APPEND_US: Final = 6.9
+APPEND_US: Final = 4.8
 """Of the worker, a row appended to BigQuery: bench/warehouse.py."""
-DATABASE_US: Final = {1: 3.7, 500: 2.4}
+DATABASE_US: Final = {1: 3.3, 500: 2.7}
 """Of the database, a stored point: bench/live.py."""
 FOLD_US: Final = 17.3
 """Of the database, a settled row: bench/settle.py."""
