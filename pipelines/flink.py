@@ -7,16 +7,10 @@ so that a misspelt one is refused instead of being as if it were not there.
 from __future__ import annotations
 
 import argparse
-import http.client
-import json
 import os
-import time
-import urllib.request
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import grpc
 from apache_beam.options.pipeline_options import (
     DebugOptions,
     FlinkRunnerOptions,
@@ -25,15 +19,11 @@ from apache_beam.options.pipeline_options import (
     PortableOptions,
     StandardOptions,
 )
-from apache_beam.runners.portability.flink_runner import FlinkRunner
-from apache_beam.runners.runner import PipelineState
 
-from tidemark.errors import MisconfiguredError, UnavailableError, UsageError
+from tidemark.errors import UsageError
 from tidemark.settings import flag
 
 RUNNERS: Final = frozenset({"FlinkRunner", "PortableRunner"})
-RUNNING_S: Final = 120.0
-STAYS_S: Final = 5.0
 BUNDLE_S: Final = 1.0
 """How long the reader gathers for one bundle: acknowledgements wait for a checkpoint anyway, and each bundle makes the
 reader resume, which Beam's runner 2.70 remembers for ever."""
@@ -47,8 +37,6 @@ DEFAULTS: Final[dict[str, Any]] = {
 with a short interval hung before their first element; with Flink's own bundle time of a second, throughput is a third."""
 SETTINGS: Final = {"prefetch_messages": "100000"}
 """Other defaults of ours: a message is held until the checkpoint after its bundle, seconds instead of milliseconds."""
-
-
 NOTHING_STAGED: Final = "disable_logging_submission_environment"
 """Beam's experiment. What is staged lies on the job server's disk, where workers look for it whenever they start: it is
 gone with a job server that ends with its submission."""
@@ -141,62 +129,3 @@ def parallelism(options: PipelineOptions) -> tuple[int, int]:
     """(task slots, worker processes for each) of a job."""
     slots = max(1, options.view_as(FlinkRunnerOptions).parallelism)
     return slots, max(1, int(options.view_as(PortableOptions).sdk_worker_parallelism))
-
-
-def submit(start: Callable[[], Any], options: PipelineOptions) -> str:
-    """Submit a job; returns the name by which Flink lists it.
-
-    A job server that was started for this ends with the program, so the job must be in Flink's list by then. A job
-    server that was there already is only waited for until it has given the job to Flink: its client tries for a minute
-    when Flink is away, and only the job server's log and Flink's list of jobs tell the end.
-
-    Raises:
-        MisconfiguredError: the job has failed within `STAYS_S`.
-        UnavailableError: Flink or the job server does not answer, or is not done with the job after `RUNNING_S`.
-    """
-    listed = _listed(options)
-    try:
-        result = start()
-        _wait_running(result, listed)
-    except (grpc.RpcError, grpc.FutureTimeoutError) as error:
-        where = options.view_as(PortableOptions).job_endpoint or "that was started here"
-        said = error.details() if isinstance(error, grpc.Call) else "nobody is there"
-        raise UnavailableError(f"The job server {where} does not take the job: {said}.") from error
-    name: str = options.view_as(GoogleCloudOptions).job_name
-    return name
-
-
-def _listed(options: PipelineOptions) -> Callable[[], bool]:
-    """Whether Flink lists the job by now, as far as it is known where Flink is."""
-    if options.view_as(PortableOptions).job_endpoint:
-        return lambda: True
-    master = FlinkRunner.add_http_scheme(options.view_as(FlinkRunnerOptions).flink_master)
-    name = options.view_as(GoogleCloudOptions).job_name
-    before = _jobs(master)
-    return lambda: name in {other for _, other in _jobs(master) - before}
-
-
-def _wait_running(result: Any, listed: Callable[[], bool]) -> None:
-    until = time.monotonic() + RUNNING_S
-    runs_since: float | None = None
-    while runs_since is None or time.monotonic() < runs_since + STAYS_S:
-        state = result.state
-        if PipelineState.is_terminal(state):
-            raise MisconfiguredError(f"Flink could not run the job, which is {state}: the job server's log says why.")
-        if state == PipelineState.RUNNING and listed():
-            runs_since = runs_since or time.monotonic()
-        elif time.monotonic() > until:
-            raise UnavailableError(
-                f"Flink does not run the job after {RUNNING_S:g} s; to the job server it is {state}."
-            )
-        time.sleep(0.5)
-
-
-def _jobs(master: str) -> set[tuple[str, str]]:
-    """(id, name) of each job that Flink lists."""
-    try:
-        url = f"{master.rstrip('/')}/jobs/overview"
-        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310  # Beam makes it one of HTTP
-            return {(job["jid"], job["name"]) for job in json.load(answer)["jobs"]}
-    except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-        raise UnavailableError(f"Flink at {master} does not answer as Flink does: {error}.") from error

@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import (
     WorkerOptions,
 )
 
-from pipelines import flink
+from pipelines import flink, flink_submission
 from pipelines.report import event
 from tidemark.errors import MisconfiguredError
 from tidemark.findings import failed, text
@@ -38,7 +38,7 @@ def run(start: Callable[[], Any], options: PipelineOptions, values: Values) -> i
 
     Raises:
         MisconfiguredError: a check failed, and nothing was submitted; or Flink could not run the job.
-        UnavailableError: Flink or its job server does not answer, or is not done with the job after `flink.RUNNING_S`.
+        UnavailableError: Flink or its job server does not answer, or is not done with the job after `flink_submission.RUNNING_S`.
     """
     if values.preflight:
         cloud = options.view_as(GoogleCloudOptions)
@@ -48,7 +48,7 @@ def run(start: Callable[[], Any], options: PipelineOptions, values: Values) -> i
         if failed(findings):
             raise MisconfiguredError("The preflight failed, so no job was submitted: see the lines marked FAIL.")
         ensure(rest(values.rollup_dataset), values.rollup_dataset)
-    event("submitted", job=flink.submit(start, options) if flink.chosen(options) else _job_id(start()))
+    event("submitted", job=flink_submission.submit(start, options) if flink.chosen(options) else _job_id(start()))
     return 0
 
 

@@ -1,8 +1,9 @@
 """Starts the Python workers of a Flink task manager beside it: Beam's external environment.
 
 A task manager asks for a worker by name and waits for it, for ever. Beam's own pool starts it once, so a worker that
-dies before it has reported stops the job without a word; here it is started again. The protocol is that of
-BeamFnExternalWorkerPool in Beam's beam_fn_api.proto.
+dies before it has reported stops the job without a word; here it is started again for as long as somebody listens where
+it has to report. The protocol is that of BeamFnExternalWorkerPool in Beam's beam_fn_api.proto. As with Beam's own pool,
+workers run in this environment: what a job has staged, and options of its workers' process, do not reach them.
 
 Run it with `python -m pipelines.worker_pool --service_port=50000`.
 """
@@ -10,11 +11,12 @@ Run it with `python -m pipelines.worker_pool --service_port=50000`.
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
+import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -25,29 +27,37 @@ from apache_beam.portability.api import beam_fn_api_pb2_grpc as services
 
 from pipelines.report import event, reported
 from tidemark.errors import MisconfiguredError
-from tidemark.logs import log
 
-STARTS: Final = 5
-"""A worker that dies as often is given up: its task manager may be gone, without having said so."""
-REPORTS_S: Final = 120.0
-"""When a worker that has lived as long dies, its task manager knows it and will ask for another."""
-PAUSE_S: Final = 1.0
+PAUSES_S: Final = (1.0, 2.0, 5.0, 10.0)
+"""Before each further start of a worker; the last one again and again."""
 STOPPED_S: Final = 10.0
+CONNECT_S: Final = 5.0
 _WORKER: Final = """\
 from sys import argv
 from apache_beam.runners.worker.sdk_worker import SdkHarness
 SdkHarness(argv[1], worker_id=argv[2], state_cache_size=0, data_buffer_time_limit_ms=-1).run()
 """
+# not the logger whose repeats are held back: workers' names differ by a number only
+_log: Final = logging.getLogger("tidemark.worker_pool")
 
 
 class Worker:
-    """One worker: a process, which is started again when it dies before it can have reported."""
+    """One worker: a process, which is started again when it fails while its task manager is there.
 
-    def __init__(self, name: str, command: Sequence[str]) -> None:
-        self._name, self._command = name, command
+    Args:
+        name: What its task manager calls it.
+        endpoint: host:port where it has to report.
+        command: Of the process.
+
+    Raises:
+        OSError: the process cannot be started.
+    """
+
+    def __init__(self, name: str, endpoint: str, command: Sequence[str]) -> None:
+        self._name, self._endpoint, self._command = name, endpoint, command
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process = self._started()
         self._thread = threading.Thread(target=self._keep, name=f"worker {name}", daemon=True)
         self._thread.start()
 
@@ -56,39 +66,56 @@ class Worker:
         with self._lock:
             self._stopping.set()
             process = self._process
-        if process is not None:
-            process.terminate()
-            try:
-                process.wait(STOPPED_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        process.terminate()
+        try:
+            process.wait(STOPPED_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
         self._thread.join()
 
-    def _keep(self) -> None:
-        for _ in range(STARTS):
-            began = time.monotonic()
-            how = self._run()
-            if how is None:
-                return
-            if time.monotonic() - began > REPORTS_S:
-                log.warning("Worker %s %s.", self._name, how)
-                return
-            log.warning("Worker %s %s; it is started again.", self._name, how)
-            self._stopping.wait(PAUSE_S)
-        log.error("Worker %s failed %d times; if a task manager waits for it, start that again.", self._name, STARTS)
+    def _started(self) -> subprocess.Popen[bytes]:
+        # standard output is the pool's own, for its events
+        return subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
 
-    def _run(self) -> str | None:
-        """Start it and wait for its end; returns what went wrong."""
-        with self._lock:
-            if self._stopping.is_set():
-                return None
-            try:
-                # standard output is the pool's own, for its events
-                self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=sys.stderr)
-            except OSError as error:
-                return f"cannot be started: {error}"
-        status = self._process.wait()
-        return None if status == 0 or self._stopping.is_set() else f"ended with status {status}"
+    def _keep(self) -> None:
+        failures = 0
+        while True:
+            status = self._process.wait()
+            if status == 0 or self._stopping.is_set():
+                return
+            pause_s = PAUSES_S[min(failures, len(PAUSES_S) - 1)]
+            failures += 1
+            if self._stopping.wait(pause_s):
+                return
+            if not _listens(self._endpoint):
+                _log.warning("Worker %s ended with status %d, and its task manager is gone.", self._name, status)
+                return
+            _log.warning("Worker %s ended with status %d; it is started again.", self._name, status)
+            if not self._again():
+                return
+
+    def _again(self) -> bool:
+        """Start it again; False when it shall not run any more."""
+        while True:
+            with self._lock:
+                if self._stopping.is_set():
+                    return False
+                try:
+                    self._process = self._started()
+                except OSError as error:
+                    _log.warning("Worker %s cannot be started: %s.", self._name, error)
+                else:
+                    return True
+            self._stopping.wait(PAUSES_S[-1])
+
+
+def _listens(endpoint: str) -> bool:
+    host, _, port = endpoint.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_S).close()
+    except OSError:
+        return False
+    return True
 
 
 class Pool(services.BeamFnExternalWorkerPoolServicer):
@@ -97,34 +124,44 @@ class Pool(services.BeamFnExternalWorkerPoolServicer):
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
         self._lock = threading.Lock()
+        self._stopped = False
 
     def StartWorker(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002  # the protocol's name and form
-        """Start a worker that reports to the task manager's control endpoint."""
-        log.info("Worker %s starts, for %s.", request.worker_id, request.control_endpoint.url)
-        command = [sys.executable, "-c", _WORKER, request.control_endpoint.url, request.worker_id]
-        self._replace(request.worker_id, None)
-        self._replace(request.worker_id, Worker(request.worker_id, command))
+        """Start a worker that reports to the task manager's control endpoint; a failure fails its task."""
+        name, endpoint = request.worker_id, request.control_endpoint.url
+        command = [sys.executable, "-c", _WORKER, endpoint, name]
+        self._end(name)
+        try:
+            with self._lock:
+                if self._stopped:
+                    return api.StartWorkerResponse(error="The worker pool ends.")
+                if name in self._workers:
+                    return api.StartWorkerResponse(error=f"Worker {name} was asked for twice at once.")
+                self._workers[name] = Worker(name, endpoint, command)
+        except OSError as error:
+            return api.StartWorkerResponse(error=f"Worker {name} cannot be started: {error}.")
+        event("started", worker=name, reports_to=endpoint)
         return api.StartWorkerResponse()
 
     def StopWorker(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
         """End a worker, if there is one of that name."""
-        self._replace(request.worker_id, None)
+        self._end(request.worker_id)
         return api.StopWorkerResponse()
 
     def stop(self) -> None:
-        """End every worker."""
+        """End every worker; no more are started."""
         with self._lock:
-            workers, self._workers = list(self._workers.values()), {}
+            self._stopped = True
+            workers = list(self._workers.values())
+            self._workers.clear()
         with ThreadPoolExecutor(max(1, len(workers))) as threads:
             list(threads.map(Worker.stop, workers))
 
-    def _replace(self, name: str, new: Worker | None) -> None:
+    def _end(self, name: str) -> None:
         with self._lock:
-            old = self._workers.pop(name, None)
-            if new is not None:
-                self._workers[name] = new
-        if old is not None:
-            old.stop()
+            worker = self._workers.pop(name, None)
+        if worker is not None:
+            worker.stop()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         MisconfiguredError: the port is taken.
     """
     parser = argparse.ArgumentParser(prog="pipelines.worker_pool", description=__doc__)
-    parser.add_argument("--host", default="localhost", help="Where to listen. Default: %(default)s.")
+    parser.add_argument("--host", default="127.0.0.1", help="Address to listen at. Default: %(default)s.")
     parser.add_argument("--service_port", type=int, required=True, help="Port for the task manager.")
     arguments = parser.parse_args(argv)
     ended = threading.Event()

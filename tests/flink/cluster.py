@@ -92,6 +92,7 @@ class Cluster:
     _started: dict[str, Process] = field(default_factory=dict)
     _managers: int = 0
     _secrets: int = 0
+    _orphans: list[Process] = field(default_factory=list)
 
     def up(self, *, pool: bool = True) -> None:
         """Start everything, the pool only if asked to, and wait until two slots are free."""
@@ -110,7 +111,8 @@ class Cluster:
 
     def down(self) -> None:
         """Stop what `up` and the others have started."""
-        for process in reversed(self._started.values()):
+        workers = self.workers() if "pool" in self._started else []
+        for process in (*reversed(self._started.values()), *workers, *self._orphans):
             process.kill()
 
     def start_task_manager(self) -> None:
@@ -149,6 +151,7 @@ class Cluster:
 
     def kill_pool(self) -> None:
         """Kill the pool alone: its workers go on until their task manager ends them."""
+        self._orphans += self.workers()
         self._started.pop("pool").kill()
 
     def workers(self) -> list[Process]:
@@ -177,6 +180,7 @@ class Cluster:
         if own_job_server:
             jar = jars.runnable_job_server(self.state / JOB_SERVER_JAR, Path(os.environ["FLINK_JOB_SERVER_JARS"]))
             command += ["--runner=FlinkRunner", f"--flink_master=127.0.0.1:{REST}", f"--flink_job_server_jar={jar}"]
+            command += [f"--artifacts_dir={self.state}/artifacts"]
         else:
             command += ["--runner=PortableRunner", f"--job_endpoint={self.job_endpoint}"]
         done = subprocess.run(
@@ -216,6 +220,11 @@ class Cluster:
         """Counts and the latest ones."""
         found: dict[str, Any] = self.rest(f"/jobs/{job}/checkpoints")
         return found
+
+    def restarts(self, job: str) -> int:
+        """How often a job was started again, whatever it was restored from."""
+        (metric,) = self.rest(f"/jobs/{job}/metrics?get=numRestarts")
+        return int(metric["value"])
 
     def cancel(self, job: str) -> None:
         """Cancel a job and wait until it is gone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -161,21 +162,27 @@ def test_workers_that_die_between_commit_and_acknowledgement_store_nothing_twice
 def test_workers_that_die_before_they_report_do_not_stop_the_job(
     cluster: Cluster, environment: dict[str, str], feed: Feed, control: Control
 ) -> None:
+    killed: set[int] = set()
+    over = threading.Event()
+
     def kill_two() -> None:
-        killed: set[int] = set()
-        while len(killed) < 2:
+        while len(killed) < 2 and not over.wait(0.02):
             for worker in cluster.workers():
                 worker.kill()
                 killed.add(worker.pid)
 
     with ThreadPoolExecutor(1) as beside:
         killing = beside.submit(kill_two)
-        job = cluster.submit(environment["TIDEMARK_DATABASE_URL"])
-        killing.result(60)
+        try:
+            job = cluster.submit(environment["TIDEMARK_DATABASE_URL"])
+        finally:
+            over.set()
+        killing.result()
+    assert len(killed) == 2
     feed.points([(("starts", "s", "m"), time.time_ns() // 1_000_000 * 1000, 1.0)])
     settled(environment, control, 60)
     everything_is_right(environment, feed.oracle())
-    assert cluster.checkpoints(job)["counts"]["restored"] == 0, "Flink has not noticed"
+    assert cluster.restarts(job) == 0, "Flink has not noticed"
     cluster.cancel(job)
 
 

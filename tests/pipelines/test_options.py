@@ -3,10 +3,9 @@ from __future__ import annotations
 import pytest
 from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions, PortableOptions
 
-from pipelines.flink import FlinkOptions, parallelism, submit
+from pipelines.flink import FlinkOptions, parallelism
 from pipelines.options import parse
-from tidemark.errors import UnavailableError, UsageError
-from tidemark.local.processes import free_port
+from tidemark.errors import UsageError
 
 GOOD = (
     "--subscription=projects/p/subscriptions/s",
@@ -109,10 +108,3 @@ def test_an_image_that_names_itself_is_what_flink_runs(monkeypatch: pytest.Monke
     monkeypatch.setenv("TIDEMARK_IMAGE", "registry.example/tidemark:1")
     options = parse([*GOOD, "--runner=FlinkRunner", "--flink_master=h:8081"])[0].view_as(PortableOptions)
     assert (options.environment_type, options.environment_config) == ("DOCKER", "registry.example/tidemark:1")
-
-
-def test_no_job_server_is_started_for_a_flink_that_is_away() -> None:
-    away = f"127.0.0.1:{free_port()}"
-    options, _ = parse([*GOOD, "--runner=FlinkRunner", f"--flink_master={away}", *FLINK[-2:]])
-    with pytest.raises(UnavailableError, match=f"Flink at http://{away} does not answer"):
-        submit(lambda: pytest.fail("submitted"), options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
@@ -55,9 +56,11 @@ class Running:
         self.log = log
         self.port = free_port()
         self.process = start([sys.executable, "-m", "pipelines.worker_pool", f"--service_port={self.port}"], log)
-        channel = grpc.insecure_channel(f"localhost:{self.port}")
-        grpc.channel_ready_future(channel).result(30)
-        self._stub = services.BeamFnExternalWorkerPoolStub(channel)
+        self._channel = grpc.insecure_channel(f"localhost:{self.port}")
+        self._stub = services.BeamFnExternalWorkerPoolStub(self._channel)
+
+    def wait_ready(self) -> None:
+        grpc.channel_ready_future(self._channel).result(30)
 
     def start(self, name: str, control: Control) -> None:
         request = api.StartWorkerRequest(worker_id=name)
@@ -74,10 +77,12 @@ class Running:
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[Running]:
     made = Running(tmp_path / "pool.log")
-    yield made
-    for worker in made.workers():
-        worker.kill()
-    made.process.kill()
+    try:
+        made.wait_ready()
+        yield made
+    finally:
+        for process in (*made.workers(), made.process):
+            process.kill()
 
 
 def test_a_worker_reports_under_its_name_and_ends_when_it_is_told_to(pool: Running, control: Control) -> None:
@@ -86,7 +91,7 @@ def test_a_worker_reports_under_its_name_and_ends_when_it_is_told_to(pool: Runni
     pool.stop("1-1")
     assert pool.workers() == []
     pool.stop("1-1")
-    time.sleep(2 * worker_pool.PAUSE_S)
+    time.sleep(2 * worker_pool.PAUSES_S[0])
     assert pool.workers() == []
     assert control.reported == ["1-1"]
 
@@ -121,27 +126,53 @@ def test_workers_end_with_their_pool(pool: Running, control: Control) -> None:
     assert not any(worker.alive() for worker in workers)
 
 
-@pytest.mark.parametrize(
-    ("command", "said"),
-    [
-        ([sys.executable, "-c", "raise SystemExit(3)"], "ended with status 3"),
-        (["/nowhere/python"], "cannot be started: [Errno 2] No such file or directory: '/nowhere/python'"),
-    ],
-)
-def test_a_worker_that_never_stays_is_given_up_with_a_sentence(
-    command: list[str], said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_worker_whose_task_manager_is_gone_is_not_started_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(worker_pool, "PAUSE_S", 0.01)
-    worker = worker_pool.Worker("9-1", command)
+    monkeypatch.setattr(worker_pool, "PAUSES_S", (0.01,))
+    worker = worker_pool.Worker("9-1", f"127.0.0.1:{free_port()}", [sys.executable, "-c", "raise SystemExit(3)"])
     worker._thread.join(60)
+    assert not worker._thread.is_alive()
     worker.stop()
-    assert f"Worker 9-1 {said}; it is started again." in caplog.text
-    assert f"Worker 9-1 failed {worker_pool.STARTS} times" in caplog.text
+    assert caplog.messages == ["Worker 9-1 ended with status 3, and its task manager is gone."]
 
 
-def test_a_port_that_is_taken_is_one_sentence(pool: Running) -> None:
-    command = [sys.executable, "-m", "pipelines.worker_pool", f"--service_port={pool.port}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+def test_each_worker_that_never_stays_is_told_and_can_be_ended(
+    control: Control, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(worker_pool, "PAUSES_S", (0.01,))
+    command = [sys.executable, "-c", "raise SystemExit(3)"]
+    workers = [worker_pool.Worker(name, control.url, command) for name in ("9-1", "9-2")]
+    for name in ("9-1", "9-2"):
+        said = f"Worker {name} ended with status 3; it is started again."
+        assert wait_until(lambda said=said: caplog.messages.count(said) > 1, 30)
+    for worker in workers:
+        worker.stop()
+        assert not worker._thread.is_alive()
+
+
+def test_a_worker_that_cannot_be_started_fails_its_task(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    request = api.StartWorkerRequest(worker_id="1-1")
+    request.control_endpoint.url = control.url
+    pool = worker_pool.Pool()
+    assert "No such file or directory" in pool.StartWorker(request, None).error
+    assert not pool.StopWorker(api.StopWorkerRequest(worker_id="1-1"), None).error
+
+
+def test_a_pool_that_ends_starts_nothing_more(control: Control) -> None:
+    request = api.StartWorkerRequest(worker_id="1-1")
+    request.control_endpoint.url = control.url
+    pool = worker_pool.Pool()
+    pool.stop()
+    assert pool.StartWorker(request, None).error == "The worker pool ends."
+
+
+def test_a_port_that_is_taken_is_one_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        command = [sys.executable, "-m", "pipelines.worker_pool", f"--service_port={port}"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert f"cannot listen at localhost:{pool.port}" in done.stderr.splitlines()[-1]
+    assert f"cannot listen at 127.0.0.1:{port}" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
