@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -54,7 +54,8 @@ class Worker:
     """
 
     def __init__(self, name: str, endpoint: str, command: Sequence[str]) -> None:
-        self._name, self._endpoint, self._command = name, endpoint, command
+        self.endpoint = endpoint
+        self._name, self._command = name, command
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._process = self._started()
@@ -87,7 +88,7 @@ class Worker:
             failures += 1
             if self._stopping.wait(pause_s):
                 return
-            if not _listens(self._endpoint):
+            if not _listens(self.endpoint):
                 _log.warning("Worker %s ended with status %d, and its task manager is gone.", self._name, status)
                 return
             _log.warning("Worker %s ended with status %d; it is started again.", self._name, status)
@@ -119,10 +120,10 @@ def _listens(endpoint: str) -> bool:
 
 
 class Pool(services.BeamFnExternalWorkerPoolServicer):
-    """The workers, by the names that a task manager gives them."""
+    """The workers, by the names that task managers give them: of two task managers, two may have the same."""
 
     def __init__(self) -> None:
-        self._workers: dict[str, Worker] = {}
+        self._workers: dict[str, list[Worker]] = {}
         self._lock = threading.Lock()
         self._stopped = False
 
@@ -130,38 +131,42 @@ class Pool(services.BeamFnExternalWorkerPoolServicer):
         """Start a worker that reports to the task manager's control endpoint; a failure fails its task."""
         name, endpoint = request.worker_id, request.control_endpoint.url
         command = [sys.executable, "-c", _WORKER, endpoint, name]
-        self._end(name)
+        self._end(name, lambda worker: worker.endpoint == endpoint or not _listens(worker.endpoint))
         try:
             with self._lock:
                 if self._stopped:
                     return api.StartWorkerResponse(error="The worker pool ends.")
-                if name in self._workers:
-                    return api.StartWorkerResponse(error=f"Worker {name} was asked for twice at once.")
-                self._workers[name] = Worker(name, endpoint, command)
+                self._workers.setdefault(name, []).append(Worker(name, endpoint, command))
         except OSError as error:
             return api.StartWorkerResponse(error=f"Worker {name} cannot be started: {error}.")
         event("started", worker=name, reports_to=endpoint)
         return api.StartWorkerResponse()
 
     def StopWorker(self, request: Any, context: Any) -> Any:  # noqa: N802, ARG002
-        """End a worker, if there is one of that name."""
-        self._end(request.worker_id)
+        """End the workers of a name, if there are any: the protocol does not say of which task manager."""
+        self._end(request.worker_id, lambda _: True)
         return api.StopWorkerResponse()
 
     def stop(self) -> None:
         """End every worker; no more are started."""
         with self._lock:
             self._stopped = True
-            workers = list(self._workers.values())
+            workers = [worker for of in self._workers.values() for worker in of]
             self._workers.clear()
         with ThreadPoolExecutor(max(1, len(workers))) as threads:
             list(threads.map(Worker.stop, workers))
 
-    def _end(self, name: str) -> None:
+    def _end(self, name: str, unwanted: Callable[[Worker], bool]) -> None:
         with self._lock:
-            worker = self._workers.pop(name, None)
-        if worker is not None:
+            workers = list(self._workers.get(name, ()))
+        for worker in filter(unwanted, workers):
             worker.stop()
+            with self._lock:
+                of = self._workers.get(name, [])
+                if worker in of:
+                    of.remove(worker)
+                if not of:
+                    self._workers.pop(name, None)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -117,6 +117,17 @@ def test_a_second_worker_of_a_name_takes_the_place_of_the_first(pool: Running, c
     assert len(pool.workers()) == 1
 
 
+def test_workers_of_two_task_managers_may_have_the_same_name(pool: Running, control: Control) -> None:
+    other = Control()
+    try:
+        pool.start("1-1", control)
+        pool.start("1-1", other)
+        assert wait_until(lambda: control.reported == other.reported == ["1-1"], 30)
+        assert len(pool.workers()) == 2
+    finally:
+        other.close()
+
+
 def test_workers_end_with_their_pool(pool: Running, control: Control) -> None:
     for name in ("1-1", "1-2"):
         pool.start(name, control)
