@@ -11,10 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from sqlalchemy import Engine
+
+from tidemark.errors import MisconfiguredError, UsageError
 from tidemark.logs import set_up_worker
 from tidemark.settings import STORE, Values, read
 from tidemark.store import dead_letters
-from tidemark.store.connection import STATEMENT_TIMEOUT_S, engine
+from tidemark.store.connection import STATEMENT_TIMEOUT_S, make_engine
 from tidemark.store.location import database_url
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
@@ -41,6 +44,9 @@ def _once(key: Any, make: Callable[[], Resource]) -> Resource:
 @dataclass(frozen=True)
 class Store:
     """Where the raw store is and what its windows are like.
+
+    What it hands out is made at the first call, which raises UnavailableError or MisconfiguredError while the secret
+    cannot be read. A secret that changes is read again when a connection is refused or broken.
 
     Attributes:
         secret: The reference of the URL; None: the worker's environment has the URL itself.
@@ -71,12 +77,21 @@ class Store:
             values.quantiles,
         )
 
-    def _pool(self) -> Any:
+    def _pool(self) -> Engine:
+        return _once(("pool", self.secret, self.pool_size, self.timeout_s), self._make_pool)
+
+    def _make_pool(self) -> Engine:
         if self.secret is None:
-            values = read(STORE, {})
-        else:
-            values = read(STORE, {"database_secret": self.secret}, environment={})
-        return engine(database_url(values), self.pool_size, self.timeout_s)
+            return make_engine(database_url(read(STORE, {})), self.pool_size, self.timeout_s)
+        values = read(STORE, {"database_secret": self.secret}, environment={})
+
+        def url() -> str:
+            return database_url(values)
+
+        try:
+            return make_engine(url(), self.pool_size, self.timeout_s, renewed_url=url)
+        except UsageError as error:
+            raise MisconfiguredError(str(error)) from error
 
     def series(self) -> SeriesCache:
         """The process's series cache."""
@@ -123,4 +138,6 @@ def close() -> None:
         for made in _made.values():
             if isinstance(made, RollupWriter):
                 made.close()
+            elif isinstance(made, Engine):
+                made.dispose()
         _made.clear()

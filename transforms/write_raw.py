@@ -18,7 +18,7 @@ from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.logs import log, set_up_worker
 from tidemark.metrics import LATENESS
 from tidemark.retry import until_done
-from tidemark.store.write import Writer, Written
+from tidemark.store.write import Written
 from tidemark.wire.block import Block
 from tidemark.wire.summary import MICROSECONDS, Points, windows
 from transforms.counters import count, observe
@@ -60,21 +60,20 @@ class _Write(beam.DoFn):
         self._config = config
 
     def setup(self) -> None:
-        self._writer: Writer | None = None
+        self._written = False
         set_up_worker()
         serve(self._config.metrics_port)
 
     def process(self, block: Block) -> Iterator[TimestampedValue]:
-        if self._writer is None:
-            self._writer = self._config.store.writer()
-        writer = self._writer
+        store = self._config.store
         began = time.perf_counter()
-        written = until_done(lambda: writer.write(block), count=count)
+        written = until_done(lambda: store.writer().write(block), count=count)
+        self._written = True
         observe("commit_ms", (time.perf_counter() - began) * 1000)
         observe("block_points", len(block.points))
         self._count(block, written)
         self._count_lateness(self._note(block), written)
-        base_s = self._config.store.tiers_s[0]
+        base_s = store.tiers_s[0]
         for shard, start, points in by_shard(written.points, base_s, self._config.shards):
             if start / MICROSECONDS + base_s + self._config.preview_s < time.time():
                 count("beyond_previews", len(points))
@@ -82,7 +81,7 @@ class _Write(beam.DoFn):
                 yield TimestampedValue((shard, block_of(points)), Timestamp(micros=start))
 
     def teardown(self) -> None:
-        if self._writer is not None:
+        if self._written:
             note_sources(self._config.store)
 
     def _note(self, block: Block) -> list[int]:

@@ -44,9 +44,9 @@ def block(number: int, points: int = 500) -> Block:
 class Stream(threading.Thread):
     """Writes block after block as the raw stage does; what has returned is acknowledged."""
 
-    def __init__(self, pool: Engine, pause_s: float = 0.02, points: int = 500) -> None:
+    def __init__(self, by: Writer, pause_s: float = 0.02, points: int = 500) -> None:
         super().__init__(daemon=True)
-        self._writer, self._pause_s, self._points = writer(pool), pause_s, points
+        self._writer, self._pause_s, self._points = by, pause_s, points
         self.stopping = threading.Event()
         self.acknowledged = 0
         self.retries: Counter[str] = Counter()
@@ -90,7 +90,7 @@ class Stream(threading.Thread):
 @contextmanager
 def streaming(pool: Engine, pause_s: float = 0.02, points: int = 500) -> Iterator[Stream]:
     """A stream that runs, and whose store is right in the end."""
-    stream = Stream(pool, pause_s, points)
+    stream = Stream(writer(pool), pause_s, points)
     stream.start()
     try:
         stream.reaches(3)

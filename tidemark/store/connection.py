@@ -5,14 +5,16 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
 import sqlalchemy
 from sqlalchemy import URL, Connection, Engine, event
 
-from tidemark.errors import UsageError
+from tidemark.errors import TidemarkError, UsageError
+from tidemark.logs import log
 from tidemark.store.errors import DRIVER_ERRORS, survives, translate
 
 CONNECT_TIMEOUT_S: Final = 10
@@ -22,21 +24,8 @@ _KEEPALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "
 """A peer that is gone is noticed within about 30 s."""
 _TLS_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
 _URL_PARAMETERS: Final = {"application_name", "host", "sslcert", "sslkey", "sslmode", "sslrootcert"}
-_engines: dict[tuple[str, int, float], Engine] = {}
-_lock = threading.Lock()
-
-
-def engine(database_url: str, pool_size: int = 6, timeout_s: float = STATEMENT_TIMEOUT_S) -> Engine:
-    """The process's pool for a database; bundles of one worker run on several threads and share it.
-
-    Raises:
-        UsageError: the URL cannot be read.
-    """
-    with _lock:
-        made = _engines.get((database_url, pool_size, timeout_s))
-        if made is None:
-            made = _engines[database_url, pool_size, timeout_s] = make_engine(database_url, pool_size, timeout_s)
-        return made
+RENEW_S: Final = 10.0
+"""Least time between two looks at a URL that may have changed."""
 
 
 def make_engine(
@@ -45,8 +34,9 @@ def make_engine(
     statement_timeout_s: float,
     connect_timeout_s: float = CONNECT_TIMEOUT_S,
     answer_grace_s: float = ANSWER_GRACE_S,
+    renewed_url: Callable[[], str] | None = None,
 ) -> Engine:
-    """A pool of its own.
+    """A pool.
 
     Args:
         database_url: postgresql://user:password@host:port/name, with libpq's `sslmode`, `sslrootcert`, `sslcert`,
@@ -55,35 +45,77 @@ def make_engine(
         statement_timeout_s: Bounds each statement on the server.
         connect_timeout_s: Bounds the connecting.
         answer_grace_s: How much longer an answer is waited for, before the server is taken for dead.
+        renewed_url: Asked when a connection cannot be made: with a URL that has changed since, another password or
+            host, it is tried once more and new connections go there.
 
     Raises:
         UsageError: the URL cannot be read.
     """
     url, arguments = _read_url(database_url)
+    common = {
+        "application_name": "tidemark",
+        "timeout": connect_timeout_s,
+        "tcp_keepalive": True,
+        "startup_params": {
+            "statement_timeout": str(round(statement_timeout_s * 1000)),
+            "idle_in_transaction_session_timeout": str(round(statement_timeout_s * 1000)),
+            "timezone": "UTC",
+        },
+    }
     made = sqlalchemy.create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=statement_timeout_s,
         pool_use_lifo=True,
-        connect_args={
-            "application_name": "tidemark",
-            **arguments,
-            "timeout": connect_timeout_s,
-            "tcp_keepalive": True,
-            "startup_params": {
-                "statement_timeout": str(round(statement_timeout_s * 1000)),
-                "idle_in_transaction_session_timeout": str(round(statement_timeout_s * 1000)),
-                "timezone": "UTC",
-            },
-        },
+        connect_args=common | arguments,
     )
 
     def connected(connection: Any, _record: Any) -> None:
         _set_up_socket(connection._usock, statement_timeout_s + answer_grace_s)  # noqa: SLF001  # pg8000 has no public way to its socket
 
     event.listen(made, "connect", connected)
+    if renewed_url is not None:
+        event.listen(made, "do_connect", _Renewal(database_url, common, renewed_url))
     return made
+
+
+class _Renewal:
+    """Makes connections, with a URL that is read again when they fail: a password is changed, a database moves."""
+
+    def __init__(self, database_url: str, common: Mapping[str, Any], renewed_url: Callable[[], str]) -> None:
+        self._url, self._common, self._renewed_url = database_url, common, renewed_url
+        self._parameters: dict[str, Any] | None = None
+        self._looked = -RENEW_S
+        self._lock = threading.Lock()
+
+    def __call__(self, dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> Any:
+        """A connection; SQLAlchemy's `do_connect`."""
+        tried = self._parameters
+        try:
+            return dialect.connect(**(tried or parameters))
+        except DRIVER_ERRORS:
+            with self._lock:
+                if self._parameters is tried:
+                    self._renew(dialect)
+                renewed = self._parameters
+            if renewed is None or renewed is tried:
+                raise
+        return dialect.connect(**renewed)
+
+    def _renew(self, dialect: Any) -> None:
+        if time.monotonic() < self._looked + RENEW_S:
+            return
+        try:
+            found = self._renewed_url()
+            url, arguments = _read_url(found)
+        except TidemarkError as error:
+            log.warning("%s The database URL that was read before is used.", error)
+        else:
+            if found != self._url:
+                _, parameters = dialect.create_connect_args(url)
+                self._url, self._parameters = found, {**parameters, **self._common, **arguments}
+        self._looked = time.monotonic()
 
 
 def _set_up_socket(usock: Any, timeout_s: float) -> None:

@@ -119,9 +119,8 @@ def translate(error: BaseException) -> TidemarkError:
             return UnavailableError(f"The database cannot do this just now: {said} (SQLSTATE {code}).", cap=CAP)
         if what is Kind.PERMANENT:
             return RefusedError(f"The database refuses the data: {said} (SQLSTATE {code}).", code=code)
-        return MisconfiguredError(
-            f"The database is not as it must be: {said} (SQLSTATE {code}); run `tidemark migrate`, or check the grants."
-        )
+        mend = "correct the user or the password" if code[:2] == "28" else "run `tidemark migrate`, or check the grants"
+        return MisconfiguredError(f"The database is not as it must be: {said} (SQLSTATE {code}); {mend}.")
     if isinstance(cause, (pg8000.exceptions.Error, OSError, struct.error, sqlalchemy.exc.TimeoutError)):
         return UnavailableError(f"The database does not answer: {cause}.")
     return MisconfiguredError(f"The database cannot be used: {error}.")

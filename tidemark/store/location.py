@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
-from tidemark.errors import UsageError
+from tidemark.errors import UnavailableError, UsageError
 from tidemark.settings import Values
+
+SECRET_S: Final = 20.0
+"""How long Secret Manager may take, tries included."""
 
 
 def database_url(values: Values) -> str:
@@ -13,6 +17,7 @@ def database_url(values: Values) -> str:
 
     Raises:
         UsageError: neither setting is given, or the secret cannot be read.
+        UnavailableError: Secret Manager does not answer.
     """
     if values.database_url is not None:
         return str(values.database_url)
@@ -26,6 +31,7 @@ def secret(reference: str) -> str:
 
     Raises:
         UsageError: the file or the secret cannot be read.
+        UnavailableError: Secret Manager does not answer.
     """
     if reference.startswith("file:"):
         path = Path(reference.removeprefix("file:"))
@@ -33,12 +39,15 @@ def secret(reference: str) -> str:
             return path.read_text().strip()
         except OSError as error:
             raise UsageError(f"--database_secret: the file {path} cannot be read: {error.strerror}.") from None
-    from google.api_core.exceptions import GoogleAPICallError  # noqa: PLC0415  # only where a secret is kept there
-    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415
+    # only where a secret is kept there
+    from google.api_core.exceptions import GoogleAPICallError, RetryError, ServerError, TooManyRequests  # noqa: PLC0415
+    from google.auth.exceptions import GoogleAuthError, TransportError  # noqa: PLC0415
     from google.cloud.secretmanager import SecretManagerServiceClient  # noqa: PLC0415
 
     try:
-        found = SecretManagerServiceClient().access_secret_version(name=reference)
+        found = SecretManagerServiceClient().access_secret_version(name=reference, timeout=SECRET_S)
         return str(found.payload.data.decode().strip())
+    except (ServerError, TooManyRequests, RetryError, TransportError) as error:
+        raise UnavailableError(f"--database_secret: {reference} cannot be read just now: {error}.") from None
     except (GoogleAPICallError, GoogleAuthError) as error:
         raise UsageError(f"--database_secret: {reference} cannot be read: {error}.") from None

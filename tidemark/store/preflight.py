@@ -9,11 +9,11 @@ from typing import Final
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
-from tidemark.errors import TidemarkError, UsageError
+from tidemark.errors import MisconfiguredError, UnavailableError, UsageError
 from tidemark.findings import Finding, passed, refused, warned
 from tidemark.settings import Values
 from tidemark.store.connection import make_engine, transaction
-from tidemark.store.errors import DRIVER_ERRORS, sqlstate
+from tidemark.store.errors import DRIVER_ERRORS, sqlstate, translate
 from tidemark.store.location import database_url
 from tidemark.store.migrate import newest, revisions
 
@@ -54,7 +54,7 @@ def database(values: Values, workers: int, processes: int) -> Iterator[Finding]:
     try:
         url = database_url(values)
         pool = make_engine(url, 1, TIMEOUT_S, connect_timeout_s=TIMEOUT_S)
-    except UsageError as error:
+    except (UsageError, UnavailableError) as error:
         yield refused("database URL", str(error), "see --database_secret, and who may read it")
         return
     yield passed("database URL", "read")
@@ -77,11 +77,10 @@ def database(values: Values, workers: int, processes: int) -> Iterator[Finding]:
 
 def _unreachable(error: BaseException) -> Finding:
     code = sqlstate(error)
-    from tidemark.store.errors import translate  # noqa: PLC0415
-
     remedy = _REMEDIES.get(code, "look at host and port, the firewall and the VPC of --subnetwork; is it running?")
-    said: TidemarkError = translate(error)
-    return refused("database", str(said).split("; run `tidemark migrate`")[0].rstrip("."), remedy)
+    said = translate(error)
+    told = str(said).rsplit("; ", 1)[0] if isinstance(said, MisconfiguredError) else str(said)
+    return refused("database", told.rstrip("."), remedy)
 
 
 def _server(connection: Connection) -> Iterator[Finding]:

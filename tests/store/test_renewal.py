@@ -1,0 +1,129 @@
+"""A secret that changes under a running writer: another password, another server, unreadable for a while."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+
+from tests.store.faults import Stream, block, everything_is_there
+from tidemark.errors import MisconfiguredError, UnavailableError
+from tidemark.local.postgres import Postgres
+from tidemark.retry import until_done
+from tidemark.store import connection
+from tidemark.store.connection import make_engine, transaction
+from tidemark.store.migrate import migrate
+from transforms import resources
+from transforms.resources import Store
+
+
+@pytest.fixture
+def secret(server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(connection, "RENEW_S", 0.2)
+    as_owner(server, "CREATE ROLE rotated LOGIN SUPERUSER PASSWORD 'first'")
+    path = tmp_path / "url"
+    path.write_text(url_of(server, "first"))
+    resources.close()
+    yield path
+    resources.close()
+    as_owner(server, "DROP ROLE rotated")
+
+
+def url_of(server: Postgres, password: str) -> str:
+    url = sqlalchemy.make_url(server.url()).set(username="rotated", password=password)
+    return url.render_as_string(hide_password=False)
+
+
+def as_owner(server: Postgres, statement: str) -> None:
+    pool = make_engine(server.url(), 1, 10)
+    with transaction(pool) as session:
+        session.exec_driver_sql(statement)
+    pool.dispose()
+
+
+def store_of(secret: Path) -> Store:
+    return Store(f"file:{secret}", 2, (60,), 0, 0, 10)
+
+
+def change_password(server: Postgres) -> None:
+    """As one does it, with the connections that are open ended."""
+    as_owner(server, "ALTER ROLE rotated PASSWORD 'second'")
+    as_owner(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'")
+
+
+def eventually(found: Callable[[], bool], within_s: float = 20) -> None:
+    until = time.monotonic() + within_s
+    while not found():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_new_password_is_found_without_a_restart(server: Postgres, secret: Path) -> None:
+    store = store_of(secret)
+    stream = Stream(store.writer())
+    stream.start()
+    stream.reaches(3)
+    change_password(server)
+    eventually(lambda: stream.retries["retries_misconfigured"] >= 3)
+    stored = stream.acknowledged
+    secret.write_text(url_of(server, "second") + "\n")
+    stream.goes_on()
+    assert stream.acknowledged > stored
+    owner = make_engine(server.url(), 1, 30)
+    stream.stop(owner)
+    assert store.settler().oldest_due_s() >= 0, "others share the pool"
+    owner.dispose()
+
+
+def test_the_database_moves(server: Postgres, secret: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    other = Postgres(Path(tmp_path_factory.mktemp("moved")))
+    other.start()
+    migrate(other.url())
+    gone = Postgres(Path(tmp_path_factory.mktemp("gone")))
+    gone.start()
+    migrate(gone.url())
+    secret.write_text(gone.url())
+    writer = store_of(secret).writer()
+    writer.write(block(0))
+    gone.stop()
+    gone.purge()
+    secret.write_text(other.url())
+    try:
+        until_done(lambda: writer.write(block(0)))
+        owner = make_engine(other.url(), 1, 30)
+        everything_is_there(owner, 1)
+        owner.dispose()
+    finally:
+        other.stop()
+        other.purge()
+
+
+def test_a_secret_that_cannot_be_read_is_waited_for(server: Postgres, secret: Path) -> None:
+    text = secret.read_text()
+    secret.unlink()
+    store = store_of(secret)
+    told: list[str] = []
+    with pytest.raises(MisconfiguredError, match="cannot be read"):
+        store.settler()
+    threading.Timer(0.5, lambda: secret.write_text(text)).start()
+    written = until_done(lambda: store.writer().write(block(0)), count=told.append)
+    assert len(written.points) == len(block(0).points)
+    assert set(told) == {"retries_misconfigured"}
+
+
+def test_an_unreadable_secret_does_not_break_what_is_open(
+    server: Postgres, secret: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = store_of(secret).writer()
+    writer.write(block(0))
+    secret.unlink()
+    as_owner(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'")
+    until_done(lambda: writer.write(block(0)))
+    change_password(server)
+    with pytest.raises(MisconfiguredError, match="28P01"):
+        until_done(lambda: writer.write(block(0)), waits_for=(UnavailableError,))
+    assert "The database URL that was read before is used" in caplog.text
