@@ -243,6 +243,7 @@ class _Pull(beam.DoFn):
             return
         puller, estimator = opened
         position, taken = tracker.current_restriction().start, 0
+        done: list[str] = []
         until = time.monotonic() + self._config.bundle_s
         while taken < BUNDLE_MESSAGES and (left := until - time.monotonic()) > 0:
             if READING.draining.is_set():
@@ -266,15 +267,26 @@ class _Pull(beam.DoFn):
             finalizer.register(_Acknowledge(puller, pulled.ack_ids))
             estimator.observe(pulled.messages)
             count("messages", len(pulled.messages))
-            yield TimestampedValue(pulled.messages, Timestamp(micros=min(m.earliest for m in pulled.messages)))
-        micros = estimator.micros()
-        if micros:
-            moment = Timestamp(micros=micros)
-            current = watermark.current_watermark()
-            if current is None or moment > current:
-                watermark.set_watermark(moment)
-            gauge("watermark", micros / 1e6)
+            earliest = min(m.earliest for m in pulled.messages)
+            try:
+                yield TimestampedValue(pulled.messages, Timestamp(micros=earliest))
+            except GeneratorExit:
+                # a stage that is fused to this one has failed, so nobody will commit the bundle
+                puller.release([*done, *pulled.ack_ids])
+                raise
+            puller.done(pulled.ack_ids)
+            done += pulled.ack_ids
+        _advance(watermark, estimator.micros())
         tracker.defer_remainder(Duration(seconds=0))
+
+
+def _advance(watermark: Any, micros: int) -> None:
+    if micros:
+        moment = Timestamp(micros=micros)
+        current = watermark.current_watermark()
+        if current is None or moment > current:
+            watermark.set_watermark(moment)
+        gauge("watermark", micros / 1e6)
 
 
 def _nothing() -> None:

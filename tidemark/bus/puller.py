@@ -27,8 +27,8 @@ LEASE_S: Final = 20
 """What a lease is extended to: so long at most does Pub/Sub wait before it gives a dead reader's messages to another."""
 SHORTEST_ACK_DEADLINE_S: Final = 10
 """Pub/Sub's least: what a lease can be counted on to last before its first extension."""
-LONGEST_HELD_S: Final = 3600
-"""Longer than this no message is kept from other readers: whatever took it has forgotten it."""
+LONGEST_DONE_S: Final = 3600
+"""Messages that were worked off so long ago, and are not acknowledged, are given back: their bundle was forgotten."""
 EXTEND_AHEAD_S: Final = 6
 KEEPER_TICK_S: Final = 2
 IDS_A_REQUEST: Final = 2500
@@ -105,7 +105,7 @@ class Puller:
         self._get = pubsub.unary_unary(service + "GetSubscription", _GET.SerializeToString, _SUBSCRIPTION.FromString)
         self._ready: collections.deque[Pulled] = collections.deque()
         self._leases: dict[str, float] = {}
-        self._pulled_at: dict[str, float] = {}
+        self._done_at: dict[str, float] = {}
         self._sizes: dict[str, int] = {}
         self._bytes = 0
         self._changed = threading.Condition()
@@ -133,7 +133,11 @@ class Puller:
             worker.start()
 
     def take(self, timeout_s: float) -> Pulled | None:
-        """The next messages, or None when there are none within `timeout_s`."""
+        """The next messages, or None when there are none within `timeout_s`.
+
+        They stay leased however long the work on them takes, until `acknowledge`, `release` or, an hour after it,
+        `done`.
+        """
         with self._changed:
             if not self._ready:
                 self._changed.wait(timeout_s)
@@ -150,6 +154,12 @@ class Puller:
             some = list(ack_ids[start : start + IDS_A_REQUEST])
             self._tell(self._ack, _ACK(subscription=self.subscription, ack_ids=some))
         self._let_go(ack_ids)
+
+    def done(self, ack_ids: Sequence[str]) -> None:
+        """Note that messages are worked off: what remains is that the engine commits, which takes it seconds or never."""
+        now = time.monotonic()
+        with self._changed:
+            self._done_at.update((ack_id, now) for ack_id in ack_ids if ack_id in self._leases)
 
     def release(self, ack_ids: Sequence[str]) -> None:
         """Give messages back, to be delivered again at once."""
@@ -224,7 +234,6 @@ class Puller:
         with self._changed:
             for ack_id, message in zip(ack_ids, messages, strict=True):
                 self._leases[ack_id] = now + SHORTEST_ACK_DEADLINE_S
-                self._pulled_at[ack_id] = now
                 self._sizes[ack_id] = len(message.data)
             self._bytes += total
             if not self._stopping.is_set():
@@ -237,7 +246,7 @@ class Puller:
         with self._changed:
             for ack_id in ack_ids:
                 self._leases.pop(ack_id, None)
-                self._pulled_at.pop(ack_id, None)
+                self._done_at.pop(ack_id, None)
                 self._bytes -= self._sizes.pop(ack_id, 0)
             self._changed.notify_all()
 
@@ -246,9 +255,11 @@ class Puller:
             now = time.monotonic()
             with self._changed:
                 ending = [ack_id for ack_id, until in self._leases.items() if until < now + EXTEND_AHEAD_S]
-                forgotten = [i for i in ending if now - self._pulled_at[i] > LONGEST_HELD_S]
+                forgotten = [i for i in ending if now - self._done_at.get(i, now) > LONGEST_DONE_S]
             if forgotten:
-                log.warning("%d messages were held for an hour and are given back.", len(forgotten))
+                log.warning(
+                    "%d messages were stored, but not acknowledged in an hour: they are given back.", len(forgotten)
+                )
                 self.release(forgotten)
                 ending = [ack_id for ack_id in ending if ack_id in self._leases]
             if ending and self._modify_deadline(ending, LEASE_S):
