@@ -125,6 +125,11 @@ def prepare(options: PipelineOptions) -> None:
         portable.environment_type, portable.environment_config = "DOCKER", image
 
 
+def parallelism_given(options: PipelineOptions) -> bool:
+    """Whether the number of task slots is known here; else it is the cluster's default."""
+    return bool(options.view_as(FlinkRunnerOptions).parallelism > 0)
+
+
 def parallelism(options: PipelineOptions) -> tuple[int, int]:
     """(task slots, worker processes for each) of a job."""
     slots = max(1, options.view_as(FlinkRunnerOptions).parallelism)

@@ -17,7 +17,7 @@ from apache_beam.options.pipeline_options import (
 from pipelines import flink, flink_submission
 from pipelines.report import event
 from tidemark.errors import MisconfiguredError
-from tidemark.findings import failed, text
+from tidemark.findings import failed, text, warned
 from tidemark.logs import tell
 from tidemark.operate.preflight import Fleet, preflight
 from tidemark.settings import Values
@@ -43,6 +43,14 @@ def run(start: Callable[[], Any], options: PipelineOptions, values: Values) -> i
     if values.preflight:
         cloud = options.view_as(GoogleCloudOptions)
         findings = preflight(values, fleet(options), cloud.region)
+        if flink.chosen(options) and not flink.parallelism_given(options):
+            findings.append(
+                warned(
+                    "parallelism",
+                    "not given: one slot's connections were counted, and the cluster's default is used",
+                    "give --parallelism",
+                )
+            )
         for finding in findings:
             tell(text([finding]), _LEVELS[finding.level])
         if failed(findings):

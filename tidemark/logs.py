@@ -67,6 +67,8 @@ REPEATS: Final = Repeats()
 log: Final = logging.getLogger("tidemark")
 log.setLevel(logging.INFO)
 log.addFilter(REPEATS)
+_told: Final = logging.getLogger("tidemark.told")
+"""What is said once, whose lines may be alike."""
 
 
 class Json(logging.Formatter):
@@ -132,7 +134,7 @@ def _as_json() -> bool:
 def tell(text: object, level: int = logging.ERROR) -> None:
     """Say something to whoever started this program: bare lines in a text log, a record in a JSON one."""
     if _as_json():
-        log.log(level, str(text))
+        _told.log(level, str(text))
     else:
         print(text, file=sys.stderr)  # noqa: T201
 

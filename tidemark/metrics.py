@@ -50,6 +50,8 @@ LATENESS_S: Final = {
 """Each bucket of lateness counts what is above the bound before it, up to its own; negative is within 1 s."""
 LATENESS: Final = (*LATENESS_S, "later")
 PANES: Final = ("early", "on_time", "late")
+_REASONS: Final = [reason.value for reason in Reason if reason is not Reason.REFUSED_BY_BIGQUERY]
+"""Of points; what BigQuery refuses is rows."""
 _MILLISECONDS: Final = (5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0)
 _POINTS: Final = (1.0, 10.0, 100.0, 1000.0, 2000.0, 5000.0, 10_000.0, 20_000.0)
 
@@ -61,7 +63,10 @@ def _counters(*some: tuple[str, str]) -> list[Metric]:
 _LIST: Final = [
     *_counters(
         ("messages", "Messages pulled; not counted where the engine has a reader of its own."),
-        ("acknowledged", "Messages acknowledged by the pipeline's own reader."),
+        (
+            "acknowledged",
+            "Messages acknowledged by the pipeline's own reader; between bundles, so of engines only local runs have it.",
+        ),
         (
             "event_time_attribute_missing",
             "Messages without a usable event_time attribute; their publish time is taken.",
@@ -71,7 +76,7 @@ _LIST: Final = [
         ("overwritten", "Points stored over an earlier one of the same series and event time."),
         ("ignored", "Points that change nothing: repetitions, and what was overwritten before it came."),
         ("dead_lettered", "Points and messages that can never be accepted; kept with their reason."),
-        *((f"dead_lettered_{reason.value}", f"Of these, for the reason {reason.value}.") for reason in Reason),
+        *((f"dead_lettered_{reason}", f"Of these, for the reason {reason}.") for reason in _REASONS),
         ("late_after_window", "Points published after the end of their window: its on-time preview lacked them."),
         ("late_after_horizon", "Points published after the horizon of their window: its first settling lacked them."),
         *((f"lateness_{name}", f"Points with a lateness {name.replace('_', ' ')}.") for name in LATENESS),
@@ -95,7 +100,11 @@ _LIST: Final = [
         ("restarts", "Local runs: times that the pipeline failed and was started again."),
     ),
     Metric("watermark", Kind.GAUGE, "The watermark in seconds since 1970; now less this is its lag. Own reader only."),
-    Metric("oldest_due_mark_s", Kind.GAUGE, "Age of the oldest due mark in seconds: how far behind settling is."),
+    Metric(
+        "oldest_due_mark_s",
+        Kind.GAUGE,
+        "Age of the oldest due mark in seconds: how far behind settling is. While looks fail it grows with the clock.",
+    ),
     Metric(
         "commit_ms", Kind.DISTRIBUTION, "From a block's first attempt to its commit, in milliseconds.", _MILLISECONDS
     ),

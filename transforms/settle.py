@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import apache_beam as beam
 from apache_beam.utils.timestamp import Duration
@@ -61,6 +61,26 @@ class _Tick(beam.DoFn):
             tracker.defer_remainder(Duration(seconds=self._every_s))
 
 
+class _LastAnswer:
+    """The age of the oldest due mark as this process heard it last, in whichever thread, and what it may be by now."""
+
+    def __init__(self) -> None:
+        self._last: tuple[float, float] | None = None
+
+    def answered(self, age_s: float) -> None:
+        self._last = age_s, time.monotonic()
+
+    def grown_s(self) -> float:
+        now = time.monotonic()
+        if self._last is None:
+            self._last = 0.0, now
+        age_s, at = self._last
+        return age_s + now - at
+
+
+_LAST: Final = _LastAnswer()
+
+
 class _SettleDue(beam.DoFn):
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -69,6 +89,7 @@ class _SettleDue(beam.DoFn):
         try:
             settler = self._store.settler()
             age_s = settler.oldest_due_s()
+            _LAST.answered(age_s)
             gauge("oldest_due_mark_s", age_s)
             count("settle_looks")
             count("due_age_s", round(age_s))
@@ -77,4 +98,7 @@ class _SettleDue(beam.DoFn):
         except (UnavailableError, MisconfiguredError) as error:
             # The marks are still there: the next tick tries again, and the age of the oldest one tells.
             count("settle_failures")
+            if isinstance(error, MisconfiguredError):
+                count("retries_misconfigured")
+            gauge("oldest_due_mark_s", _LAST.grown_s())
             log.warning("%s Settling waits.", error)

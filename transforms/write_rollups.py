@@ -141,6 +141,8 @@ class _Append(beam.DoFn):
         except (UnavailableError, MisconfiguredError) as error:
             self._down = True
             count("append_failures")
+            if isinstance(error, MisconfiguredError):
+                count("retries_misconfigured")
             log.warning("%s Settled rows wait; previews are dropped meanwhile.", error)
             return False
         return True

@@ -48,6 +48,8 @@ def test_two_pipelines_go_on_by_themselves_after_database_and_bigquery_were_away
     before = control.stats()[SUBSCRIPTION].acked
     time.sleep(away_s)
     assert control.stats()[SUBSCRIPTION].acked == before, "nothing is acknowledged while nothing can be stored"
+    for job in jobs:
+        assert job.latest["oldest_due_mark_s"] >= away_s - 4, "what cannot be looked at is told as what it may be"
     stack.postgres.start()
     time.sleep(4)
     assert control.stats()[SUBSCRIPTION].acked > before

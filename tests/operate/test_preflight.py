@@ -23,6 +23,7 @@ from tidemark.findings import Finding, failed, text
 from tidemark.local.stack import DATASET, GCP_PROJECT, SUBSCRIPTION, TOPIC, Stack
 from tidemark.operate.preflight import Fleet, preflight
 from tidemark.settings import INGEST, read
+from tidemark.store.connection import make_engine
 from tidemark.store.migrate import migrate
 from tidemark.warehouse.clients import rest
 from tidemark.warehouse.tables import SCHEMA, ensure
@@ -143,9 +144,9 @@ def ordered(site: Site, _: pytest.MonkeyPatch) -> None:
     site.more["subscription"] = site.subscribe("ordered", enable_message_ordering=True)
 
 
-def few_attempts(site: Site, _: pytest.MonkeyPatch) -> None:
-    policy = {"dead_letter_topic": TOPIC, "max_delivery_attempts": 5}
-    site.more["subscription"] = site.subscribe("few-attempts", dead_letter_policy=policy)
+def dead_letter_policy(site: Site, _: pytest.MonkeyPatch) -> None:
+    policy = {"dead_letter_topic": TOPIC, "max_delivery_attempts": 100}
+    site.more["subscription"] = site.subscribe("dead-letter-policy", dead_letter_policy=policy)
 
 
 def pubsub_away(_: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +253,7 @@ FAULTS: dict[str, tuple[Fault, str, str, str, str]] = {
     "two hours of retention": (low_retention, "warn", "retention", "2 h", "--message-retention-duration"),
     "a subscription that expires": (expires, "warn", "expiration", "1 days", "--expiration-period=never"),
     "message ordering": (ordered, "warn", "message ordering", "on", "without ordering"),
-    "few delivery attempts": (few_attempts, "warn", "dead-letter policy", "5 attempts", "--max-delivery-attempts"),
+    "a dead-letter policy": (dead_letter_policy, "warn", "dead-letter policy", "100 deliveries", "--clear-dead-letter"),
     "Pub/Sub away": (pubsub_away, "fail", "subscription", "does not serve", "again"),
     "an unreadable secret": (no_secret, "fail", "database URL", "/nowhere/url", "--database_secret"),
     "the database away": (database_away, "fail", "database", "does not answer", "host and port"),
@@ -298,6 +299,28 @@ def test_what_the_local_server_has_not_is_judged_all_the_same(fields: dict, subj
     proto = types.Subscription.pb(types.Subscription(name="s", topic="t", **fields))
     found = [*bus._source(proto, "s"), *bus._times(proto, "s"), *bus._delivery(proto, "s")]
     assert any(f.subject == subject and f.level == level for f in found)
+
+
+def test_the_connections_of_the_job_that_an_update_replaces_are_told_apart(site: Site) -> None:
+    site.sql("CREATE ROLE updated LOGIN SUPERUSER CONNECTION LIMIT 26 PASSWORD 'u'")
+    site.more["database_url"] = url = site.url(username="updated", password="u")
+
+    def levels(connections: int, **query: str) -> tuple[str, str]:
+        more = "&".join(f"{name}={value}" for name, value in query.items())
+        running = make_engine(f"{url}?{more}" if more else url, connections, 10)
+        held = [running.connect() for _ in range(connections)]
+        try:
+            found = next(f for f in site.look() if f.subject == "connections")
+        finally:
+            for one in held:
+                one.close()
+            running.dispose()
+        return found.level, found.said
+
+    assert levels(1)[0] == "pass"
+    level, said = levels(20)
+    assert (level, "24 of 6 free, once the 20 of the job" in said) == ("warn", True), said
+    assert levels(20, application_name="reports")[0] == "fail", "nobody says that these will end"
 
 
 def test_a_sample_is_judged_and_given_back(site: Site) -> None:

@@ -17,7 +17,7 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
-from pipelines import flink_submission
+from pipelines import flink_submission, launch
 from pipelines.options import parse
 from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.local.processes import free_port
@@ -144,3 +144,15 @@ def test_a_job_server_that_cannot_be_started_is_told(
     assert done.returncode == 1, done.stderr
     assert said in done.stderr
     assert done.stderr.splitlines()[-1].startswith("Beam cannot start a job server for Flink: ")
+
+
+@pytest.mark.parametrize(("given", "told"), [([], True), (["--parallelism=2"], False)])
+def test_a_job_whose_connections_cannot_be_counted_says_so(
+    given: list[str], told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", "127.0.0.1:9")
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", "http://127.0.0.1:9")
+    parsed, values = parse([*arguments("127.0.0.1:9")[:-1], *given])
+    with pytest.raises(MisconfiguredError, match="no job was submitted"):
+        launch.run(lambda: pytest.fail("submitted"), parsed, values)
+    assert ("give --parallelism" in capsys.readouterr().err) == told

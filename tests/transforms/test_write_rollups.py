@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import apache_beam as beam
 import numpy as np
 import pytest
+from apache_beam.testing import test_pipeline as pipelines
 
 from tests.warehouse.scripted import refuse, serve
 from tidemark.local.postgres import Postgres
@@ -18,7 +20,9 @@ from tidemark.wire.summary import ROLLUP
 from transforms import resources
 from transforms.counters import tally
 from transforms.resources import Store, Warehouse
-from transforms.write_rollups import append
+from transforms.rollup_batch import RollupBatch
+from transforms.settle import _SettleDue
+from transforms.write_rollups import _Append, append
 
 STORE = Store(None, 2, (60, 3600), 0, 0)
 START_US = 1_767_225_600_000_000
@@ -77,3 +81,39 @@ def test_three_bad_rows_of_500_are_kept_and_the_others_written(url: str, rows: n
         assert tally()["rollups_refused"] == before + 6
     finally:
         server.stop(0)
+
+
+def test_what_waits_for_a_person_is_counted_wherever_it_is_met(url: str, rows: np.ndarray) -> None:
+    pool = make_engine(url, 1, 60)
+
+    def rename(old: str, new: str) -> None:
+        with transaction(pool) as connection:
+            connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
+
+    def counted(stage: beam.PTransform, source: list) -> tuple[float, float, float]:
+        names = ("retries_misconfigured", "settle_failures", "append_failures")
+        before = [tally().get(name, 0) for name in names]
+        with pipelines.TestPipeline() as pipeline:
+            pipeline | beam.Create(source) | stage
+        first, second, third = (tally().get(name, 0) - was for name, was in zip(names, before, strict=True))
+        return first, second, third
+
+    STORE.settler()
+    settle = beam.ParDo(_SettleDue(STORE))
+    assert counted(settle, [0.0]) == (0, 0, 0)
+    rename("marks", "marked")
+    try:
+        assert counted(settle, [0.0]) == (1, 1, 0)
+        age_s = tally()["oldest_due_mark_s"]
+        assert counted(settle, [0.0]) == (1, 1, 0)
+        assert tally()["oldest_due_mark_s"] > age_s, "it cannot be looked at, so it is told as what it may be"
+    finally:
+        rename("marked", "marks")
+    resources.close()  # the names of series are known by now
+    rename("series", "serials")
+    try:
+        append_rows = beam.ParDo(_Append(STORE, Warehouse("tidemark-local.away", "127.0.0.1:9")))
+        assert counted(append_rows, [RollupBatch(rows.tobytes(), "settled", [], 0)]) == (1, 0, 1)
+    finally:
+        rename("serials", "series")
+        pool.dispose()

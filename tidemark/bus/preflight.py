@@ -24,7 +24,6 @@ SHORT_DEADLINE_S: Final = 30
 LEAST_RETENTION_S: Final = 3600
 SHORT_RETENTION_S: Final = 86_400
 DEFAULT_RETENTION_S: Final = 7 * 86_400
-FEW_ATTEMPTS: Final = 20
 DELETED_TOPIC: Final = "_deleted-topic_"
 SAMPLE_LIMIT: Final = 1000
 _SERVICE: Final = "/google.pubsub.v1.Subscriber/"
@@ -137,11 +136,12 @@ def _delivery(found: Any, name: str) -> Iterator[Finding]:
             "create the subscription without ordering",
         )
     policy = found.dead_letter_policy
-    if policy.dead_letter_topic and 0 < policy.max_delivery_attempts < FEW_ATTEMPTS:
+    if policy.dead_letter_topic:
         yield warned(
             "dead-letter policy",
-            f"after {policy.max_delivery_attempts} attempts good messages leave: an outage of the database uses them up",
-            f"gcloud pubsub subscriptions update {name} --max-delivery-attempts=100, and redrive the dead-letter topic",
+            f"after {policy.max_delivery_attempts} deliveries good messages leave: a long outage uses them up, and what "
+            "cannot be decoded is kept in the database anyway",
+            f"gcloud pubsub subscriptions update {name} --clear-dead-letter-policy, and publish again what is there",
         )
 
 

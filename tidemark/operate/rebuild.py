@@ -1,7 +1,8 @@
 """`tidemark rebuild`: owes every window of a range a settling, so that ingest recomputes it and BigQuery gets it again.
 
-For after a fail-over, a restore, a repair by hand, or a table of BigQuery that was lost. With --rollup_dataset, rows
-that only BigQuery has (their windows were lost with the last seconds of a primary) are hidden by emptied ones.
+For after a fail-over, a restore, a repair by hand, or a table of BigQuery that was lost. With --rollup_dataset, the
+table and the view are made where they are missing, and rows that only BigQuery has (their windows were lost with the
+last seconds of a primary) are hidden by emptied ones.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _only_in_warehouse(dataset: str, rebuild: Rebuild) -> Any:
     from tidemark.warehouse.clients import rest  # noqa: PLC0415  # seconds to import
     from tidemark.warehouse.read import latest  # noqa: PLC0415
+    from tidemark.warehouse.tables import ensure  # noqa: PLC0415
 
+    ensure(rest(dataset), dataset)
     within = rebuild.within
     for tier_s in rebuild.tiers_s:
         for row in latest(rest(dataset), dataset, within.start * 1_000_000, within.end * 1_000_000, tier_s):

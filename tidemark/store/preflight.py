@@ -145,7 +145,8 @@ def _privileges(connection: Connection) -> Iterator[Finding]:
 
 
 def _budget(connection: Connection, workers: int, processes: int, pool_size: int) -> Finding:
-    free = connection.exec_driver_sql(
+    """The fleet's connections against what is free; those of a job that runs now may be about to end, in an update."""
+    free, ours = connection.exec_driver_sql(
         """SELECT least(
             current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
                 - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
@@ -154,14 +155,15 @@ def _budget(connection: Connection, workers: int, processes: int, pool_size: int
              FROM pg_database d WHERE datname = current_database()),
             (SELECT CASE WHEN rolconnlimit < 0 THEN NULL ELSE rolconnlimit - (
                 SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid) END
-             FROM pg_roles r WHERE rolname = current_user)) + 1"""
-    ).scalar_one()
+             FROM pg_roles r WHERE rolname = current_user)) + 1,
+            (SELECT count(*) FROM pg_stat_activity WHERE pid <> pg_backend_pid()
+             AND usename = current_user AND application_name = current_setting('application_name'))"""
+    ).one()
     wanted = workers * processes * pool_size
     told = f"{workers} workers x {processes} processes x {pool_size} = {wanted} of {free} free"
-    if wanted > free:
-        return refused(
-            "connections",
-            told,
-            "lower --max_num_workers or --database_pool_size, raise max_connections, or use a pooler",
-        )
-    return passed("connections", told)
+    remedy = "lower --max_num_workers or --database_pool_size, raise max_connections, or use a pooler"
+    if wanted <= free:
+        return passed("connections", told)
+    if wanted <= free + ours:
+        return warned("connections", f"{told}, once the {ours} of the job that runs now have ended", remedy)
+    return refused("connections", told, remedy)

@@ -75,7 +75,9 @@ def _table(client: bigquery.Client, dataset: str) -> Iterator[Finding]:
     try:
         table = client.get_table(name, retry=None, timeout=TIMEOUT_S)
     except NotFound:
-        yield passed("BigQuery table", f"{TABLE} is made when the job is launched")
+        yield passed(
+            "BigQuery table", f"{TABLE} is not there; a launch makes it, and `tidemark rebuild --rollup_dataset=…`"
+        )
         return
     try:
         missing = check(table)

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """A dead letter's reason; also the name of its counter, behind `dead_lettered_`."""
+    """A dead letter's reason; of points also the name of its counter, behind `dead_lettered_`."""
 
     EMPTY_MESSAGE = "empty_message"
     MESSAGE_TOO_LARGE = "message_too_large"
