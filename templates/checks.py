@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import hcl2
+import promql_parser
 import yaml
 from packaging.requirements import Requirement
 
 from pipelines import template
 from templates.check_kubernetes import kubernetes
-from tidemark.metrics import METRICS, Kind
+from tidemark.metrics import METRICS, NAMESPACE, Kind
 from tidemark.operate import reference
 
 ROOT: Final = Path(__file__).parents[1]
@@ -211,12 +212,54 @@ def alerts(root: Path) -> Iterator[str]:
         if name not in METRICS or METRICS[name].kind is not Kind.COUNTER:
             yield f"terraform/alerts.tf watches {name}, which is no counter of tidemark.metrics"
     policies = set(re.findall(r'^  display_name\s+= "([^"]+)"', text, re.MULTILINE))
-    runbook = (root / "docs" / "operations" / "runbook.md").read_text()
-    headings = set(re.findall(r"^## (.+)$", runbook, re.MULTILINE)) - {"What is promised"}
-    yield from (f"docs/operations/runbook.md has no heading {name}" for name in sorted(policies - headings))
-    yield from (f"terraform/alerts.tf has no alert {name}" for name in sorted(headings - policies))
     if text.count("resource ") != text.count("content = local.runbook") or not policies:
         yield "terraform/alerts.tf: an alert does not say what to do"
+    (counter,) = re.findall(r'^  counter = "(.+)"$', text, re.MULTILINE)
+    for query in re.findall(r'^\s+query\s+= "(.+)"$', text, re.MULTILINE):
+        whole = query.replace("${local.counter}", counter).replace('\\"', '"')
+        yield from _query("terraform/alerts.tf", re.sub(r"\$\{var\.\w+\}", "1", whole))
+    runbook = (root / "docs" / "operations" / "runbook.md").read_text()
+    headings = set(re.findall(r"^## (.+)$", runbook, re.MULTILINE)) - {"What is promised"}
+    rules = list(_rules(root))
+    yield from (problem for problem in rules if not isinstance(problem, dict))
+    names = policies | {rule["alert"] for rule in rules if isinstance(rule, dict)}
+    yield from (f"docs/operations/runbook.md has no heading {name}" for name in sorted(names - headings))
+    yield from (f"there is no alert {name}, of which the runbook speaks" for name in sorted(headings - names))
+
+
+RULES: Final = Path("templates", "prometheus", "alerts.yaml")
+_OTHERS: Final = frozenset({"flink_jobmanager_job_lastCheckpointSize"})
+"""What is watched beside our own."""
+
+
+def _rules(root: Path) -> Iterator[dict[str, Any] | str]:
+    """The rules for Prometheus, and what is wrong with them."""
+    known = {f"{NAMESPACE}_{m.name}{'_total' if m.kind is Kind.COUNTER else ''}" for m in METRICS.values()} | _OTHERS
+    try:
+        rules = [rule for group in yaml.safe_load((root / RULES).read_text())["groups"] for rule in group["rules"]]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        yield f"{RULES} cannot be parsed: {str(error).splitlines()[0]}"
+        return
+    for rule in rules:
+        if missing := {"alert", "expr", "labels", "annotations"} - set(rule):
+            yield f"{RULES}: a rule lacks {', '.join(sorted(missing))}"
+            continue
+        yield rule
+        name = rule["alert"]
+        yield from _query(str(RULES), rule["expr"])
+        for metric in re.findall(r"\b(?:tidemark|flink)_\w+", rule["expr"]):
+            if metric not in known:
+                yield f"{RULES} watches {metric}, which nobody serves"
+        anchor = name.lower().replace(" ", "-")
+        if rule["annotations"].get("runbook") != f"docs/operations/runbook.md#{anchor}":
+            yield f"{RULES}: {name} does not say what to do"
+
+
+def _query(where: str, text: str) -> Iterator[str]:
+    try:
+        promql_parser.parse(text)
+    except ValueError as error:
+        yield f"{where}: {text!r} is not PromQL: {error}"
 
 
 def _plain(value: object) -> str:

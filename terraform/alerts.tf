@@ -1,8 +1,10 @@
 # One policy for each heading of docs/operations/runbook.md. The counters are Tidemark's own (docs/reference/metrics.md);
-# Dataflow gives a counter as its value so far.
+# Dataflow gives a counter as its value so far, and not before it is more than 0: of the first count `increase` knows nothing,
+# so a series that was not there ten minutes ago counts whole.
 
 locals {
   runbook = "What to do: docs/operations/runbook.md, under this name."
+  jobs    = var.template == "" ? 0 : 1 # what is watched of a job is not there without one
   counter = "dataflow_googleapis_com:job_user_counter{monitored_resource=\"dataflow_job\",job_name=\"${var.name}-ingest\",metric_name="
 }
 
@@ -29,6 +31,7 @@ resource "google_monitoring_alert_policy" "messages_wait" {
 }
 
 resource "google_monitoring_alert_policy" "settling_is_behind" {
+  count                 = local.jobs
   display_name          = "Settling is behind"
   combiner              = "OR"
   notification_channels = var.notification_channels
@@ -46,6 +49,7 @@ resource "google_monitoring_alert_policy" "settling_is_behind" {
 }
 
 resource "google_monitoring_alert_policy" "nobody_settles" {
+  count                 = local.jobs
   display_name          = "Nobody settles"
   combiner              = "OR"
   notification_channels = var.notification_channels
@@ -63,13 +67,14 @@ resource "google_monitoring_alert_policy" "nobody_settles" {
 }
 
 resource "google_monitoring_alert_policy" "something_waits_for_a_person" {
+  count                 = local.jobs
   display_name          = "Something waits for a person"
   combiner              = "OR"
   notification_channels = var.notification_channels
   conditions {
     display_name = "a table, grant, schema or name is not as it must be"
     condition_prometheus_query_language {
-      query               = "sum(increase(${local.counter}\"retries_misconfigured\"}[10m])) > 0"
+      query               = "sum(increase(${local.counter}\"retries_misconfigured\"}[10m])) > 0 or sum(${local.counter}\"retries_misconfigured\"} unless ${local.counter}\"retries_misconfigured\"} offset 10m) > 0"
       duration            = "300s"
       evaluation_interval = "60s"
     }
@@ -80,13 +85,14 @@ resource "google_monitoring_alert_policy" "something_waits_for_a_person" {
 }
 
 resource "google_monitoring_alert_policy" "bigquery_takes_no_rows" {
+  count                 = local.jobs
   display_name          = "BigQuery takes no rows"
   combiner              = "OR"
   notification_channels = var.notification_channels
   conditions {
     display_name = "appends were given up"
     condition_prometheus_query_language {
-      query               = "sum(increase(${local.counter}\"append_failures\"}[10m])) > 0"
+      query               = "sum(increase(${local.counter}\"append_failures\"}[10m])) > 0 or sum(${local.counter}\"append_failures\"} unless ${local.counter}\"append_failures\"} offset 10m) > 0"
       duration            = "900s"
       evaluation_interval = "60s"
     }
@@ -94,7 +100,7 @@ resource "google_monitoring_alert_policy" "bigquery_takes_no_rows" {
   conditions {
     display_name = "rows were refused for what they contain"
     condition_prometheus_query_language {
-      query               = "sum(increase(${local.counter}\"rollups_refused\"}[10m])) > 0"
+      query               = "sum(increase(${local.counter}\"rollups_refused\"}[10m])) > 0 or sum(${local.counter}\"rollups_refused\"} unless ${local.counter}\"rollups_refused\"} offset 10m) > 0"
       duration            = "0s"
       evaluation_interval = "60s"
     }
@@ -105,6 +111,7 @@ resource "google_monitoring_alert_policy" "bigquery_takes_no_rows" {
 }
 
 resource "google_monitoring_alert_policy" "many_dead_letters" {
+  count                 = local.jobs
   display_name          = "Many dead letters"
   combiner              = "OR"
   notification_channels = var.notification_channels
@@ -122,6 +129,7 @@ resource "google_monitoring_alert_policy" "many_dead_letters" {
 }
 
 resource "google_monitoring_alert_policy" "previews_are_late" {
+  count                 = local.jobs
   display_name          = "Previews are late"
   combiner              = "OR"
   notification_channels = var.notification_channels

@@ -1,8 +1,5 @@
-data "google_project" "this" {}
-
 locals {
-  pubsub_agent = "serviceAccount:service-${data.google_project.this.number}@gcp-sa-pubsub.iam.gserviceaccount.com"
-  worker       = "serviceAccount:${google_service_account.worker.email}"
+  worker = "serviceAccount:${google_service_account.worker.email}"
   job_parameters = {
     subscription       = google_pubsub_subscription.ingest.id
     rollup_dataset     = "${var.project}.${google_bigquery_dataset.rollups.dataset_id}"
@@ -18,8 +15,11 @@ resource "google_project_service" "api" {
     "bigquery.googleapis.com",
     "bigquerystorage.googleapis.com",
     "cloudbuild.googleapis.com",
+    "cloudresourcemanager.googleapis.com",
     "compute.googleapis.com",
     "dataflow.googleapis.com",
+    "iam.googleapis.com",
+    "monitoring.googleapis.com",
     "pubsub.googleapis.com",
     "secretmanager.googleapis.com",
     "storage.googleapis.com",
@@ -36,11 +36,6 @@ resource "google_pubsub_topic" "points" {
   depends_on                 = [google_project_service.api]
 }
 
-resource "google_pubsub_topic" "dead_letters" {
-  name       = "${var.name}-undelivered"
-  depends_on = [google_project_service.api]
-}
-
 resource "google_pubsub_subscription" "ingest" {
   name                       = "${var.name}-ingest"
   topic                      = google_pubsub_topic.points.id
@@ -55,36 +50,8 @@ resource "google_pubsub_subscription" "ingest" {
   expiration_policy {
     ttl = "" # never: a paused job must not lose its subscription
   }
-  retry_policy {
-    minimum_backoff = "1s"
-    maximum_backoff = "60s"
-  }
-  # The pipeline keeps what it cannot decode in its own table. What comes here was never acknowledged a hundred times.
-  dead_letter_policy {
-    dead_letter_topic     = google_pubsub_topic.dead_letters.id
-    max_delivery_attempts = 100
-  }
-}
-
-resource "google_pubsub_subscription" "dead_letters" {
-  name                       = "${var.name}-undelivered"
-  topic                      = google_pubsub_topic.dead_letters.id
-  message_retention_duration = "2678400s"
-  expiration_policy {
-    ttl = ""
-  }
-}
-
-resource "google_pubsub_topic_iam_member" "undelivered" {
-  topic  = google_pubsub_topic.dead_letters.id
-  role   = "roles/pubsub.publisher"
-  member = local.pubsub_agent
-}
-
-resource "google_pubsub_subscription_iam_member" "undelivered" {
-  subscription = google_pubsub_subscription.ingest.id
-  role         = "roles/pubsub.subscriber"
-  member       = local.pubsub_agent
+  # No dead_letter_policy: it takes good messages away when an outage or a job that fails again and again has used up their
+  # deliveries, and Dataflow does not support it. What cannot be decoded is kept in the table dead_letters.
 }
 
 resource "google_pubsub_topic_iam_member" "publisher" {
@@ -141,6 +108,7 @@ resource "google_artifact_registry_repository" "images" {
 resource "google_service_account" "worker" {
   account_id   = "${var.name}-worker"
   display_name = "Tidemark's Dataflow job"
+  depends_on   = [google_project_service.api]
 }
 
 resource "google_project_iam_member" "dataflow_worker" {

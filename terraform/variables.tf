@@ -85,13 +85,12 @@ variable "publishers" {
 }
 
 variable "notification_channels" {
-  description = "Who hears of alerts: names of notification channels, projects/…/notificationChannels/…."
+  description = "Who hears of alerts: names of notification channels, projects/…/notificationChannels/…; [] calls nobody."
   type        = list(string)
-  default     = []
 }
 
 variable "alert_after_s" {
-  description = "Seconds that messages, marks and the watermark may be behind before somebody is called. More than horizon_s and debounce_s together."
+  description = "Seconds that messages, marks and the watermark may be behind before somebody is called. A mark's age begins when horizon_s and debounce_s are over."
   type        = number
   default     = 300
 }

@@ -20,6 +20,9 @@ REVOKE ALL ON DATABASE :"db" FROM PUBLIC;
 GRANT CONNECT ON DATABASE :"db" TO tidemark_owner, tidemark_operator, tidemark_reader;
 GRANT CONNECT, TEMPORARY ON DATABASE :"db" TO tidemark_writer;
 
+-- Who looks for what is slow must see the sessions of others.
+GRANT pg_read_all_stats TO tidemark_reader;
+
 -- For the tables that migrations make, today's and later ones.
 ALTER DEFAULT PRIVILEGES FOR ROLE tidemark_owner IN SCHEMA public
     GRANT SELECT ON TABLES TO tidemark_writer, tidemark_operator, tidemark_reader;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,12 +16,15 @@ from tidemark.errors import MisconfiguredError
 from tidemark.local.postgres import Postgres, find
 from tidemark.operate.maintain import maintain
 from tidemark.settings import MAINTAIN, read
+from tidemark.store import dead_letters
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.migrate import migrate
 from tidemark.store.read import Reader
 from tidemark.store.rebuild import Rebuild
 from tidemark.store.remove import Deletion
 from tidemark.store.settle import Settler
+from tidemark.wire.block import DeadLetter
+from tidemark.wire.reasons import Reason
 
 DOCS = Path(__file__).parents[2] / "docs" / "operations"
 TIERS_S = (60, 3600, 86_400)
@@ -119,3 +123,33 @@ def test_each_does_its_job(urls: dict[str, str], as_role: Callable[[str], Engine
 def test_and_nothing_else(as_role: Callable[[str], Engine], role: str, statement: str) -> None:
     with pytest.raises(MisconfiguredError, match="42501"), transaction(as_role(role)) as connection:
         connection.exec_driver_sql(statement)
+
+
+def test_the_reader_can_ask_what_the_runbook_asks(as_role: Callable[[str], Engine]) -> None:
+    text = (DOCS / "runbook.md").read_text()
+    blocks = re.findall(r"^ {7}SELECT .+?;$", text, re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"`(SELECT [^`]+)`", text)
+    assert (len(blocks), len(inline)) == (5, 1), "a statement in another form would not be tried"
+    with as_role("writer").connect() as busy:
+        busy.exec_driver_sql("SELECT 'of another role'")
+        with transaction(as_role("reader")) as connection:
+            for statement in (*blocks, *inline):
+                connection.exec_driver_sql(statement.replace("%", "%%"))
+            seen = connection.exec_driver_sql("SELECT query FROM pg_stat_activity WHERE usename = 'tidemark_writer'")
+            assert any("of another role" in query for query in seen.scalars())
+
+
+def test_a_dead_letter_tells_its_project(as_role: Callable[[str], Engine]) -> None:
+    letters = [
+        DeadLetter(f"m{number}", -1, data, {}, "decode", Reason.WRONG_SHAPE, "told", START_US)
+        for number, data in enumerate((b'{"project" : "cams", "x": 1}', b"\x28\xb5\x2f\xfd", b"[]"))
+    ]
+    dead_letters.keep(as_role("writer"), letters)
+    text = (DOCS / "runbook.md").read_text()
+    (statement,) = re.findall(r"^ {7}(SELECT reason.+?;)$", text, re.MULTILINE | re.DOTALL)
+    with transaction(as_role("reader")) as connection:
+        rows = connection.exec_driver_sql(statement.replace("%", "%%")).all()
+    assert sorted((row.reason, row.project or "", row.count) for row in rows) == [
+        ("wrong_shape", "", 2),
+        ("wrong_shape", "cams", 1),
+    ]

@@ -52,6 +52,7 @@ def test_the_image_installs_in_a_fresh_environment(tree: Path) -> None:
 
 
 MANIFEST = "templates/kubernetes/flink.yaml"
+RULES = "templates/prometheus/alerts.yaml"
 BROKEN_MANIFEST: dict[str, tuple[str, str, str]] = {
     "the manifest's syntax": ("spec:\n", "spec\n", "parsed"),
     "a part of the manifest": ("kind: Service\n", "kind: Serving\n", "lacks"),
@@ -146,6 +147,14 @@ BROKEN: dict[str, tuple[Check, str, str, str, str]] = {
     "an alert's metric": (checks.alerts, "terraform/alerts.tf", '\\"due_age_s', '\\"due_age', "watches due_age,"),
     "an alert's name": (checks.alerts, "terraform/alerts.tf", '"Nobody settles"', '"Nobody"', "no heading Nobody"),
     "a heading": (checks.alerts, "docs/operations/runbook.md", "## Messages wait", "## Messages", "no alert Messages"),
+    "an alert's query": (checks.alerts, "terraform/alerts.tf", "(sum(rate", "(sum((rate", "not PromQL"),
+    "a rule's metric": (checks.alerts, RULES, "tidemark_due_age_s_total", "tidemark_due_age_s", "nobody serves"),
+    "a rule's gauge": (checks.alerts, RULES, "(tidemark_watermark)", "(tidemark_watermark_total)", "nobody serves"),
+    "a rule's query": (checks.alerts, RULES, "or vector(0))", "or vector(0)", "not PromQL"),
+    "a rule's name": (checks.alerts, RULES, "alert: Checkpoints grow", "alert: Checkpoints", "no heading Checkpoints"),
+    "a rule's advice": (checks.alerts, RULES, "md#nobody-settles", "md#nobody", "what to do"),
+    "a rule's syntax": (checks.alerts, RULES, "groups:", "groups", "cannot be parsed"),
+    "a rule's part": (checks.alerts, RULES, "        expr: max", "        exp: max", "lacks expr"),
     "an alert's advice": (checks.alerts, "terraform/alerts.tf", "content = local.runbook", "content = 1", "what to do"),
     "an unexplained variable": (checks.kubernetes, "docs/operations/flink.md", "DATASET=", "DATA=", "DATASET="),
     "an unused variable": (checks.terraform, "terraform/main.tf", "= var.machine_type", '= "x"', "machine_type"),
