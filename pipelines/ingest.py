@@ -49,15 +49,17 @@ def build(pipeline: beam.Pipeline, options: PipelineOptions, values: Values) -> 
         run=READING.run,
         bundle_s=engine.bundle_s(options),
     )
+    port = values.metrics_port
     (
         pipeline
         | "read" >> read
         | "decode" >> DecodeMessages(Limits.of(values))
-        | "write raw" >> WriteRaw(store, values.shards, preview_s, values.metrics_port)
+        | "write raw" >> WriteRaw(store, values.shards, preview_s, port)
         | "preview" >> Preview(base_s, values.early_firing_s, preview_s, values.quantiles)
-        | "write previews" >> WriteRollups(store, warehouse)
+        | "write previews" >> WriteRollups(store, warehouse, port)
     )
-    (pipeline | "settle" >> Settle(store, values.settle_every_s) | "write settled" >> WriteRollups(store, warehouse))
+    settled = pipeline | "settle" >> Settle(store, values.settle_every_s, port)
+    settled | "write settled" >> WriteRollups(store, warehouse, port)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,6 +7,7 @@ sharing, connections would multiply. Only references travel with the job, never 
 from __future__ import annotations
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -29,11 +30,15 @@ from transforms.shown import Shown
 
 Resource = TypeVar("Resource")
 _made: dict[Any, Any] = {}
-_lock: Final = threading.RLock()
+_making: Final[defaultdict[Any, threading.RLock]] = defaultdict(threading.RLock)
+_lock: Final = threading.Lock()
 
 
 def _once(key: Any, make: Callable[[], Resource]) -> Resource:
+    """What was made under this key; making one thing, which may take its service long, holds up nothing else."""
     with _lock:
+        making = _making[key]
+    with making:
         if key not in _made:
             set_up_worker()
             _made[key] = make()
@@ -134,10 +139,9 @@ class Warehouse:
 
 def close() -> None:
     """Close what this process shares; the next use opens it again."""
-    with _lock:
-        for made in _made.values():
-            if isinstance(made, RollupWriter):
-                made.close()
-            elif isinstance(made, Engine):
-                made.dispose()
-        _made.clear()
+    while _made:
+        _, made = _made.popitem()
+        if isinstance(made, RollupWriter):
+            made.close()
+        elif isinstance(made, Engine):
+            made.dispose()

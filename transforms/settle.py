@@ -13,9 +13,12 @@ from apache_beam.utils.timestamp import Duration
 from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.logs import log
 from transforms.counters import count, gauge
+from transforms.prometheus import serve
 from transforms.resources import Store
 from transforms.rollup_batch import RollupBatch
 from transforms.source import FOR_EVER, READING
+
+FORGOTTEN_S: Final = 300.0
 
 
 @dataclass(eq=False)
@@ -28,10 +31,12 @@ class Settle(beam.PTransform):
     Args:
         store: The raw store.
         every_s: Time between two looks.
+        metrics_port: Of the worker's Prometheus endpoint; 0: none.
     """
 
     store: Store
     every_s: float
+    metrics_port: int = 0
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -42,7 +47,7 @@ class Settle(beam.PTransform):
             pbegin
             | "start" >> beam.Create([0])
             | "tick" >> beam.ParDo(_Tick(self.every_s)).with_output_types(float)
-            | "settle due" >> beam.ParDo(_SettleDue(self.store)).with_output_types(RollupBatch)
+            | "settle due" >> beam.ParDo(_SettleDue(self.store, self.metrics_port)).with_output_types(RollupBatch)
         )
 
 
@@ -62,28 +67,35 @@ class _Tick(beam.DoFn):
 
 
 class _LastAnswer:
-    """The age of the oldest due mark as this process heard it last, in whichever thread, and what it may be by now."""
+    """The age of the oldest due mark as this process heard it last, in whichever thread, and what it may be by now.
+
+    After `FORGOTTEN_S` without a look, in which another process may have looked, it begins anew.
+    """
 
     def __init__(self) -> None:
-        self._last: tuple[float, float] | None = None
+        self._age_s, self._at, self._looked = 0.0, 0.0, -FORGOTTEN_S
 
     def answered(self, age_s: float) -> None:
-        self._last = age_s, time.monotonic()
+        self._age_s = age_s
+        self._at = self._looked = time.monotonic()
 
     def grown_s(self) -> float:
         now = time.monotonic()
-        if self._last is None:
-            self._last = 0.0, now
-        age_s, at = self._last
-        return age_s + now - at
+        if now - self._looked >= FORGOTTEN_S:
+            self._age_s, self._at = 0.0, now
+        self._looked = now
+        return self._age_s + now - self._at
 
 
 _LAST: Final = _LastAnswer()
 
 
 class _SettleDue(beam.DoFn):
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, metrics_port: int = 0) -> None:
+        self._store, self._metrics_port = store, metrics_port
+
+    def setup(self) -> None:
+        serve(self._metrics_port)
 
     def process(self, _tick: float) -> Iterator[RollupBatch]:
         try:

@@ -115,7 +115,7 @@ class Reading:
             if config.run != self.run:
                 return None
             if self._puller is None or self._watermark is None:
-                self._puller = Puller(config.subscription, config.max_messages, config.max_bytes, config.threads)
+                self._puller = Puller(config.subscription, config.max_messages, config.max_bytes, config.threads, count)
                 self._watermark = EventTimeWatermark(config.span_s, config.idle_timeout_s, config.max_lateness_s)
                 self._puller.start()
                 self.last_message = time.monotonic()
@@ -222,10 +222,25 @@ FOR_EVER: Final = _ForEver()
 
 
 class _Pull(beam.DoFn):
-    """One claim is one pull is one element; a bundle takes what comes within `bundle_s`."""
+    """One claim is one pull is one element; a bundle takes what comes within `bundle_s`.
+
+    Beam uses an instance for the next bundle only when the stages that are fused to it are through with the last one,
+    and tears it down when one of them has failed: nobody will commit that bundle.
+    """
 
     def __init__(self, config: ReadMessages) -> None:
         self._config = config
+        self._bundle: list[tuple[Puller, list[str]]] = []
+
+    def start_bundle(self) -> None:
+        for puller, ack_ids in self._bundle:
+            puller.done(ack_ids)
+        self._bundle.clear()
+
+    def teardown(self) -> None:
+        for puller, ack_ids in self._bundle:
+            puller.release(ack_ids)
+        self._bundle.clear()
 
     @beam.DoFn.unbounded_per_element()
     def process(
@@ -243,7 +258,6 @@ class _Pull(beam.DoFn):
             return
         puller, estimator = opened
         position, taken = tracker.current_restriction().start, 0
-        done: list[str] = []
         until = time.monotonic() + self._config.bundle_s
         while taken < BUNDLE_MESSAGES and (left := until - time.monotonic()) > 0:
             if READING.draining.is_set():
@@ -258,6 +272,7 @@ class _Pull(beam.DoFn):
                 if taken:
                     break
                 continue
+            self._bundle.append((puller, pulled.ack_ids))
             if not tracker.try_claim(position):
                 puller.release(pulled.ack_ids)
                 return
@@ -267,15 +282,7 @@ class _Pull(beam.DoFn):
             finalizer.register(_Acknowledge(puller, pulled.ack_ids))
             estimator.observe(pulled.messages)
             count("messages", len(pulled.messages))
-            earliest = min(m.earliest for m in pulled.messages)
-            try:
-                yield TimestampedValue(pulled.messages, Timestamp(micros=earliest))
-            except GeneratorExit:
-                # a stage that is fused to this one has failed, so nobody will commit the bundle
-                puller.release([*done, *pulled.ack_ids])
-                raise
-            puller.done(pulled.ack_ids)
-            done += pulled.ack_ids
+            yield TimestampedValue(pulled.messages, Timestamp(micros=min(m.earliest for m in pulled.messages)))
         _advance(watermark, estimator.micros())
         tracker.defer_remainder(Duration(seconds=0))
 

@@ -117,6 +117,8 @@ def note_sources(store: Store) -> None:
         store.sources().write()
     except (UnavailableError, MisconfiguredError) as error:
         count("sources_not_noted")
+        if isinstance(error, MisconfiguredError):
+            count("retries_misconfigured")
         log.warning("%s What was seen of sources in the last minute is not noted.", error)
 
 

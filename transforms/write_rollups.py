@@ -19,6 +19,7 @@ from tidemark.wire.block import DeadLetter
 from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import ROLLUP, Rollups
 from transforms.counters import count, observe
+from transforms.prometheus import serve
 from transforms.resources import Store, Warehouse
 from transforms.rollup_batch import RollupBatch
 
@@ -34,10 +35,12 @@ class WriteRollups(beam.PTransform):
     Args:
         store: For the names of series, and for the marks.
         warehouse: BigQuery.
+        metrics_port: Of the worker's Prometheus endpoint; 0: none.
     """
 
     store: Store
     warehouse: Warehouse
+    metrics_port: int = 0
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -49,7 +52,7 @@ class WriteRollups(beam.PTransform):
         loop that never rests, all the time that BigQuery takes (Beam 2.77, prism/internal/stage.go: a closed channel
         in its `select`).
         """
-        written = batches | beam.ParDo(_Append(self.store, self.warehouse)).with_output_types(None)
+        written = batches | beam.ParDo(_Append(self.store, self.warehouse, self.metrics_port)).with_output_types(None)
         return (written,) | "written" >> beam.Flatten()
 
 
@@ -57,7 +60,8 @@ def append(store: Store, warehouse: Warehouse, rows: Rollups, panes: str | list[
     """Append rows and return when they are durable.
 
     A settled row that BigQuery refuses for its content can never be appended: it becomes a dead letter, and `tidemark
-    verify` names it. A preview is only counted.
+    verify` names it. A preview is only counted. So is one of a series whose number went lost with the last seconds of a
+    database that failed over: the engine's state may outlive it.
 
     Raises:
         UnavailableError, MisconfiguredError: the database or BigQuery is away or not as it must be.
@@ -66,7 +70,17 @@ def append(store: Store, warehouse: Warehouse, rows: Rollups, panes: str | list[
         return
     reach("rollups.append")
     began = time.perf_counter()
-    names = store.series().names(np.unique(rows["series_id"]).tolist())
+    numbers = np.unique(rows["series_id"]).tolist()
+    names = store.series().names(numbers)
+    if lost := [number for number in numbers if number not in names]:
+        if panes == "settled":
+            raise UnavailableError(f"The database does not know the series {lost[0]}, of which there are settled rows.")
+        kept = ~np.isin(rows["series_id"], lost)
+        count("previews_dropped", int(np.count_nonzero(~kept)))
+        rows = rows[kept]
+        panes = panes if isinstance(panes, str) else [pane for pane, keep in zip(panes, kept, strict=True) if keep]
+        if not len(rows):
+            return
     refused = warehouse.writer().append(rows, [names[i] for i in rows["series_id"].tolist()], panes)
     observe("append_ms", (time.perf_counter() - began) * 1000)
     if not refused:
@@ -87,8 +101,11 @@ def _dead(row: Any, name: tuple[str, str, str], message: str) -> DeadLetter:
 
 
 class _Append(beam.DoFn):
-    def __init__(self, store: Store, warehouse: Warehouse) -> None:
-        self._store, self._warehouse = store, warehouse
+    def __init__(self, store: Store, warehouse: Warehouse, metrics_port: int = 0) -> None:
+        self._store, self._warehouse, self._metrics_port = store, warehouse, metrics_port
+
+    def setup(self) -> None:
+        serve(self._metrics_port)
 
     def start_bundle(self) -> None:
         self._previews: list[RollupBatch] = []
@@ -130,7 +147,8 @@ class _Append(beam.DoFn):
         try:
             self._store.settler().forget(batch.mark_ids)
         except (UnavailableError, MisconfiguredError) as error:
-            log.warning("%s Settled rows wait.", error)  # they will be appended once more, with the same content
+            self._failed("settled_deferred", len(rows), error)  # they will be appended once more, with the same content
+            log.warning("%s Settled rows wait.", error)
             return
         count("settled", len(rows))
         count("corrected", batch.corrected)
@@ -139,10 +157,13 @@ class _Append(beam.DoFn):
         try:
             append(self._store, self._warehouse, rows, panes)
         except (UnavailableError, MisconfiguredError) as error:
-            self._down = True
-            count("append_failures")
-            if isinstance(error, MisconfiguredError):
-                count("retries_misconfigured")
+            self._failed("append_failures", 1, error)
             log.warning("%s Settled rows wait; previews are dropped meanwhile.", error)
             return False
         return True
+
+    def _failed(self, counter: str, number: int, error: Exception) -> None:
+        self._down = True
+        count(counter, number)
+        if isinstance(error, MisconfiguredError):
+            count("retries_misconfigured")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -17,11 +18,17 @@ from tidemark.bus import puller as module
 from tidemark.bus.puller import Puller
 from tidemark.local.pubsub.control import Control, Stats
 from tidemark.local.stack import PubSub
+from tidemark.settings import INGEST
+from tidemark.settings import read as read_settings
+from tidemark.wire.block import Block
+from tidemark.wire.decode import Limits
 from tidemark.wire.message import Message
+from transforms.decode import DecodeMessages
 from transforms.source import READING, ReadMessages
 
 TOPIC, SUBSCRIPTION = "projects/p/topics/held", "projects/p/subscriptions/held"
 MOST = 500
+VALUES = read_settings(INGEST, {}, environment={})
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +67,7 @@ def puller(server: str, stats: object, monkeypatch: pytest.MonkeyPatch) -> Itera
     made.close()
 
 
-class FailsLate(beam.DoFn):
+class FailsAtOnce(beam.DoFn):
     """Fails once it has more than `MOST` messages, which are those of several pulls."""
 
     def __init__(self) -> None:
@@ -69,6 +76,19 @@ class FailsLate(beam.DoFn):
     def process(self, messages: list[Message]) -> None:
         self.seen += len(messages)
         if self.seen > MOST:
+            raise ValueError("not stored")
+
+
+class Stage(beam.DoFn):
+    """Stores nothing: waits, then fails when it is told to. `DecodeMessages` before it passes on most of what it has when
+    the bundle ends."""
+
+    def __init__(self, takes_s: float, *, fails: bool) -> None:
+        self._takes_s, self._fails = takes_s, fails
+
+    def process(self, _block: Block) -> None:
+        time.sleep(self._takes_s)
+        if self._fails:
             raise ValueError("not stored")
 
 
@@ -114,19 +134,51 @@ def test_stopping_gives_back_what_nobody_took(puller: Puller, stats: Callable[[]
     wait(lambda: stats().unacked == 3000 - len(taken.ack_ids))
 
 
+def read(bundle_s: float) -> ReadMessages:
+    return ReadMessages(SUBSCRIPTION, False, 10_000, 1 << 20, 1, 1, 1, 60, READING.run, bundle_s=bundle_s)
+
+
+@pytest.mark.parametrize("stage", [FailsAtOnce(), None])
 def test_a_bundle_that_fails_gives_its_messages_back_at_once(
-    server: str, stats: Callable[[], Stats], monkeypatch: pytest.MonkeyPatch
+    server: str, stats: Callable[[], Stats], monkeypatch: pytest.MonkeyPatch, stage: beam.DoFn | None
 ) -> None:
     """Engines that run on with another bundle in the same worker never tell this one."""
     monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server)
     monkeypatch.setattr(module, "PULL_MESSAGES", MOST)
-    read = ReadMessages(SUBSCRIPTION, False, 10_000, 1 << 20, 1, 1, 1, 60, READING.run, bundle_s=5)
     try:
         pipeline = beam.Pipeline(runner=FnApiRunner())
-        pipeline | read | beam.ParDo(FailsLate())
+        messages = pipeline | read(2)
+        if stage is None:
+            messages | DecodeMessages(Limits.of(VALUES)) | beam.ParDo(Stage(0, fails=True))
+        else:
+            messages | beam.ParDo(stage)
         with pytest.raises(Exception, match="not stored"):
             pipeline.run().wait_until_finish()
         wait(lambda: stats().nacked > MOST)
         assert stats().acked == 0
     finally:
         READING.close()
+
+
+def test_a_bundle_that_waits_for_its_database_keeps_its_messages(
+    server: str, stats: Callable[[], Stats], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", server)
+    monkeypatch.setattr(module, "LONGEST_DONE_S", 1.0)
+    monkeypatch.setattr(module, "KEEPER_TICK_S", 0.5)
+    monkeypatch.setattr(module, "EXTEND_AHEAD_S", module.LEASE_S)
+    pipeline = beam.Pipeline(runner=FnApiRunner())
+    pipeline | read(1) | DecodeMessages(Limits.of(VALUES)) | beam.ParDo(Stage(6, fails=False))
+    running = threading.Thread(target=lambda: pipeline.run().wait_until_finish(), daemon=True)
+    running.start()
+    try:
+        time.sleep(5.5)  # gathered in one second, and not stored for six
+        assert (stats().nacked, stats().expired, stats().acked) == (0, 0, 0)
+        wait(lambda: stats().acked > 0)
+    finally:
+        READING.drain()
+        running.join(30)
+        READING.close()
+        READING.draining.clear()
+    assert not running.is_alive()
+    assert stats().nacked == 0

@@ -323,6 +323,23 @@ def test_the_connections_of_the_job_that_an_update_replaces_are_told_apart(site:
     assert levels(20, application_name="reports")[0] == "fail", "nobody says that these will end"
 
 
+def test_sessions_of_others_are_counted_by_a_role_that_may_not_look_at_them(site: Site) -> None:
+    site.sql("CREATE ROLE ordinary LOGIN PASSWORD 'o'", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO ordinary")
+    looks = [site.url(), site.url(username="ordinary", password="o")]
+    others = make_engine(site.url(), 10, 10)
+    held = [others.connect() for _ in range(10)]
+    try:
+        free = []
+        for site.more["database_url"] in looks:
+            found = next(f for f in site.look() if f.subject == "connections")
+            free.append(int(found.said.split(" of ")[1].split(" free")[0]))
+    finally:
+        for one in held:
+            one.close()
+        others.dispose()
+    assert abs(free[0] - free[1]) <= 2, "but for a session that has just begun or ended"
+
+
 def test_a_sample_is_judged_and_given_back(site: Site) -> None:
     name = site.subscribe("sampled")
     now_ms = time.time_ns() // 1_000_000

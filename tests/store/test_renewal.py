@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from tests.store.faults import Stream, block, everything_is_there
+from tests.store.faults import Stream, block
 from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.local.postgres import Postgres
 from tidemark.retry import until_done
@@ -80,27 +80,105 @@ def test_a_new_password_is_found_without_a_restart(server: Postgres, secret: Pat
     owner.dispose()
 
 
-def test_the_database_moves(server: Postgres, secret: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    other = Postgres(Path(tmp_path_factory.mktemp("moved")))
-    other.start()
-    migrate(other.url())
-    gone = Postgres(Path(tmp_path_factory.mktemp("gone")))
-    gone.start()
-    migrate(gone.url())
-    secret.write_text(gone.url())
+@pytest.fixture
+def other(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """Another server, migrated, with the same user."""
+    made = Postgres(Path(tmp_path_factory.mktemp("other")))
+    made.start()
+    migrate(made.url())
+    as_owner(made, "CREATE ROLE rotated LOGIN SUPERUSER PASSWORD 'first'")
+    yield made
+    made.stop()
+    made.purge()
+
+
+def stored(server: Postgres) -> int:
+    pool = make_engine(server.url(), 1, 10)
+    with transaction(pool) as session:
+        found = int(session.exec_driver_sql("SELECT count(*) FROM points").scalar_one())
+    pool.dispose()
+    return found
+
+
+def test_a_database_that_is_gone_has_moved(server: Postgres, other: Postgres, secret: Path) -> None:
     writer = store_of(secret).writer()
     writer.write(block(0))
-    gone.stop()
-    gone.purge()
-    secret.write_text(other.url())
+    secret.write_text(url_of(other, "first"))
+    as_owner(server, "ALTER ROLE rotated NOLOGIN")
     try:
+        as_owner(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'")
         until_done(lambda: writer.write(block(0)))
-        owner = make_engine(other.url(), 1, 30)
-        everything_is_there(owner, 1)
-        owner.dispose()
     finally:
-        other.stop()
-        other.purge()
+        as_owner(server, "ALTER ROLE rotated LOGIN")
+    assert stored(other) == len(block(0).points)
+
+
+def test_a_primary_that_is_one_no_more_is_left(server: Postgres, other: Postgres, secret: Path) -> None:
+    """It still serves, and keeps every connection."""
+    writer = store_of(secret).writer()
+    writer.write(block(0))
+    as_owner(server, "ALTER ROLE rotated SET default_transaction_read_only = on")
+    try:
+        as_owner(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'")
+        with pytest.raises(UnavailableError):
+            writer.write(block(1))  # the connection that it had was ended
+        with pytest.raises(UnavailableError, match="25006"):
+            writer.write(block(1))
+        secret.write_text(url_of(other, "first"))
+        until_done(lambda: writer.write(block(1)))
+    finally:
+        as_owner(server, "ALTER ROLE rotated RESET default_transaction_read_only")
+    assert stored(other) == len(block(1).points)
+
+
+def test_no_process_writes_to_two_databases(server: Postgres, other: Postgres, secret: Path) -> None:
+    """One connection is open to the old one, and serves, when another leads to the new one."""
+    pool = store_of(secret)._pool()
+    with transaction(pool) as held:
+        old = held.exec_driver_sql("SELECT current_setting('port')").scalar_one()
+        secret.write_text(url_of(other, "first"))
+        as_owner(server, "ALTER ROLE rotated NOLOGIN")
+        try:
+            with transaction(pool) as first:
+                new = first.exec_driver_sql("SELECT current_setting('port')").scalar_one()
+        finally:
+            as_owner(server, "ALTER ROLE rotated LOGIN")
+    assert new != old
+    for _ in range(5):
+        with transaction(pool) as one, transaction(pool) as two:
+            seen = {session.exec_driver_sql("SELECT current_setting('port')").scalar_one() for session in (one, two)}
+        assert seen == {new}
+
+
+def test_a_new_secret_that_does_not_work_yet_takes_nothing_away(server: Postgres, secret: Path) -> None:
+    writer = store_of(secret).writer()
+    writer.write(block(0))
+    secret.write_text(url_of(server, "second"))  # before ALTER ROLE
+    as_owner(server, "ALTER ROLE rotated NOLOGIN")
+    try:
+        as_owner(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'")
+        with pytest.raises(MisconfiguredError, match="28"):
+            until_done(lambda: writer.write(block(0)), waits_for=(UnavailableError,))
+    finally:
+        as_owner(server, "ALTER ROLE rotated LOGIN")
+    writer.write(block(0))
+    change_password(server)
+    until_done(lambda: writer.write(block(0)))
+
+
+@pytest.mark.parametrize("text", [b"\xff\xfe", b"no url"])
+def test_a_secret_that_is_no_url_takes_nothing_away(server: Postgres, secret: Path, text: bytes) -> None:
+    writer = store_of(secret).writer()
+    writer.write(block(0))
+    secret.write_bytes(text)
+    as_owner(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'")
+    until_done(lambda: writer.write(block(0)))
+    change_password(server)
+    with pytest.raises(MisconfiguredError, match="28P01"):
+        until_done(lambda: writer.write(block(0)), waits_for=(UnavailableError,))
+    resources.close()
+    with pytest.raises(MisconfiguredError):
+        store_of(secret).writer()
 
 
 def test_a_secret_that_cannot_be_read_is_waited_for(server: Postgres, secret: Path) -> None:

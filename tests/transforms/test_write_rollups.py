@@ -9,9 +9,11 @@ from pathlib import Path
 import apache_beam as beam
 import numpy as np
 import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing import test_pipeline as pipelines
 
 from tests.warehouse.scripted import refuse, serve
+from tidemark.errors import UnavailableError
 from tidemark.local.postgres import Postgres
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.migrate import migrate
@@ -93,7 +95,7 @@ def test_what_waits_for_a_person_is_counted_wherever_it_is_met(url: str, rows: n
     def counted(stage: beam.PTransform, source: list) -> tuple[float, float, float]:
         names = ("retries_misconfigured", "settle_failures", "append_failures")
         before = [tally().get(name, 0) for name in names]
-        with pipelines.TestPipeline() as pipeline:
+        with pipelines.TestPipeline(runner=FnApiRunner()) as pipeline:
             pipeline | beam.Create(source) | stage
         first, second, third = (tally().get(name, 0) - was for name, was in zip(names, before, strict=True))
         return first, second, third
@@ -117,3 +119,46 @@ def test_what_waits_for_a_person_is_counted_wherever_it_is_met(url: str, rows: n
     finally:
         rename("serials", "series")
         pool.dispose()
+
+
+def test_a_mark_that_may_not_be_forgotten_waits_for_a_person(url: str, rows: np.ndarray) -> None:
+    handler, server, port = serve({})
+    pool = make_engine(url, 1, 60)
+    stage = _Append(STORE, Warehouse("tidemark-local.unforgotten", f"127.0.0.1:{port}"))
+    STORE.settler()
+    with transaction(pool) as connection:
+        connection.exec_driver_sql("ALTER TABLE marks RENAME TO marked")
+    before = tally()
+    try:
+        stage.start_bundle()
+        for _ in range(3):
+            list(stage.process(RollupBatch(rows.tobytes(), "settled", [1], 0)))
+        now = tally()
+        assert now["retries_misconfigured"] == before.get("retries_misconfigured", 0) + 1
+        assert now["settled_deferred"] == before.get("settled_deferred", 0) + 3 * len(rows)
+        assert handler.kept == len(rows), "what cannot be forgotten is not appended again and again"
+    finally:
+        with transaction(pool) as connection:
+            connection.exec_driver_sql("ALTER TABLE marked RENAME TO marks")
+        pool.dispose()
+        server.stop(0)
+
+
+@pytest.mark.parametrize("panes", ["early", ["early", "on_time"] * 250])
+def test_numbers_that_the_database_lost_stop_nothing(rows: np.ndarray, panes: str | list[str]) -> None:
+    """The engine's state outlived the last seconds of a primary, and the series that were new in them."""
+    handler, server, port = serve({})
+    warehouse = Warehouse("tidemark-local.lost", f"127.0.0.1:{port}")
+    rows["series_id"][::5] = 1_000_000
+    before = tally().get("previews_dropped", 0)
+    try:
+        append(STORE, warehouse, rows, panes)
+        assert handler.kept == 400
+        assert tally()["previews_dropped"] == before + 100
+        with pytest.raises(UnavailableError, match="1000000"):
+            append(STORE, warehouse, rows, "settled")
+        rows["series_id"] = 1_000_000
+        append(STORE, warehouse, rows, panes)
+        assert handler.kept == 400
+    finally:
+        server.stop(0)

@@ -28,7 +28,7 @@ LEASE_S: Final = 20
 SHORTEST_ACK_DEADLINE_S: Final = 10
 """Pub/Sub's least: what a lease can be counted on to last before its first extension."""
 LONGEST_DONE_S: Final = 3600
-"""Messages that were worked off so long ago, and are not acknowledged, are given back: their bundle was forgotten."""
+"""Messages that were stored so long ago, and are not acknowledged, are given back: their bundle was forgotten."""
 EXTEND_AHEAD_S: Final = 6
 KEEPER_TICK_S: Final = 2
 IDS_A_REQUEST: Final = 2500
@@ -84,7 +84,14 @@ def translate(error: grpc.RpcError, subscription: str) -> TidemarkError:
 class Puller:
     """Messages of one subscription; one for a process, safe between threads."""
 
-    def __init__(self, subscription: str, max_messages: int, max_bytes: int, threads: int = 2) -> None:
+    def __init__(
+        self,
+        subscription: str,
+        max_messages: int,
+        max_bytes: int,
+        threads: int = 2,
+        count: Callable[[str], None] = lambda _name: None,
+    ) -> None:
         """Nothing is pulled before `start`.
 
         Args:
@@ -92,7 +99,9 @@ class Puller:
             max_messages: Most messages held between the pull and the acknowledgement.
             max_bytes: Most bytes of their bodies.
             threads: Pulls kept open at once.
+            count: Told `retries_unavailable` or `retries_misconfigured` when a pull fails.
         """
+        self._count = count
         self.subscription = subscription
         self._max_messages, self._max_bytes = max_messages, max_bytes
         pubsub = channel()
@@ -156,15 +165,16 @@ class Puller:
         self._let_go(ack_ids)
 
     def done(self, ack_ids: Sequence[str]) -> None:
-        """Note that messages are worked off: what remains is that the engine commits, which takes it seconds or never."""
+        """Note that messages are stored: what remains is that the engine commits, which takes it seconds or never."""
         now = time.monotonic()
         with self._changed:
             self._done_at.update((ack_id, now) for ack_id in ack_ids if ack_id in self._leases)
 
     def release(self, ack_ids: Sequence[str]) -> None:
-        """Give messages back, to be delivered again at once."""
-        self._let_go(ack_ids)
-        self._modify_deadline(ack_ids, 0)
+        """Give messages back, to be delivered again at once; what is not held any more is left alone."""
+        held = self._let_go(ack_ids)
+        if held:
+            self._modify_deadline(held, 0)
 
     def stop(self) -> None:
         """Pull no more, and give back what nobody has taken; what was taken stays leased until it is acknowledged."""
@@ -203,7 +213,9 @@ class Puller:
             except grpc.RpcError as error:
                 if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
                     continue  # a long poll that found nothing
-                log.warning("%s Waiting.", translate(error, self.subscription))
+                told = translate(error, self.subscription)
+                self._count(f"retries_{'unavailable' if isinstance(told, UnavailableError) else 'misconfigured'}")
+                log.warning("%s Waiting.", told)
                 self._stopping.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT_S)
                 continue
@@ -242,13 +254,16 @@ class Puller:
                 return
         self.release(ack_ids)
 
-    def _let_go(self, ack_ids: Sequence[str]) -> None:
+    def _let_go(self, ack_ids: Sequence[str]) -> list[str]:
+        """Forget messages; those that were held."""
         with self._changed:
-            for ack_id in ack_ids:
-                self._leases.pop(ack_id, None)
+            held = [ack_id for ack_id in ack_ids if ack_id in self._leases]
+            for ack_id in held:
+                del self._leases[ack_id]
                 self._done_at.pop(ack_id, None)
                 self._bytes -= self._sizes.pop(ack_id, 0)
             self._changed.notify_all()
+        return held
 
     def _keep_leases(self) -> None:
         while not self._closed.wait(KEEPER_TICK_S):

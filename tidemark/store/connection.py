@@ -8,14 +8,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 import sqlalchemy
 from sqlalchemy import URL, Connection, Engine, event
 
 from tidemark.errors import TidemarkError, UsageError
 from tidemark.logs import log
-from tidemark.store.errors import DRIVER_ERRORS, survives, translate
+from tidemark.store.errors import DRIVER_ERRORS, NO_PRIMARY, sqlstate, survives, translate
 
 CONNECT_TIMEOUT_S: Final = 10
 STATEMENT_TIMEOUT_S: Final = 60
@@ -26,6 +27,7 @@ _TLS_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
 _URL_PARAMETERS: Final = {"application_name", "host", "sslcert", "sslkey", "sslmode", "sslrootcert"}
 RENEW_S: Final = 10.0
 """Least time between two looks at a URL that may have changed."""
+_renewals: Final[WeakKeyDictionary[Engine, _Renewal]] = WeakKeyDictionary()
 
 
 def make_engine(
@@ -45,8 +47,8 @@ def make_engine(
         statement_timeout_s: Bounds each statement on the server.
         connect_timeout_s: Bounds the connecting.
         answer_grace_s: How much longer an answer is waited for, before the server is taken for dead.
-        renewed_url: Asked when a connection cannot be made: with a URL that has changed since, another password or
-            host, it is tried once more and new connections go there.
+        renewed_url: Asked when a connection cannot be made, or leads to what is no primary any more: a URL that has
+            changed since, another password or host, is tried then, and once it works the others follow.
 
     Raises:
         UsageError: the URL cannot be read.
@@ -76,46 +78,91 @@ def make_engine(
 
     event.listen(made, "connect", connected)
     if renewed_url is not None:
-        event.listen(made, "do_connect", _Renewal(database_url, common, renewed_url))
+        renewal = _Renewal(database_url, common, renewed_url)
+        event.listen(made, "do_connect", renewal.connect)
+        event.listen(made, "checkout", renewal.checked_out)
+        _renewals[made] = renewal
     return made
 
 
+_WAY: Final = "tidemark_way"
+
+
+class _Way(NamedTuple):
+    """How connections are made: by the `number`-th URL; without parameters, by the one that the pool was made with."""
+
+    number: int
+    parameters: dict[str, Any] | None
+
+
 class _Renewal:
-    """Makes connections, with a URL that is read again when they fail: a password is changed, a database moves."""
+    """Makes connections, with a URL that is read again when they fail: a password is changed, a database moves.
+
+    A changed URL is used from the first connection on that it makes; what an earlier one made is then not used again,
+    so that a process never writes to two databases.
+    """
 
     def __init__(self, database_url: str, common: Mapping[str, Any], renewed_url: Callable[[], str]) -> None:
         self._url, self._common, self._renewed_url = database_url, common, renewed_url
-        self._parameters: dict[str, Any] | None = None
+        self._used = self._found = _Way(0, None)
         self._looked = -RENEW_S
+        self._doubted = False
         self._lock = threading.Lock()
 
-    def __call__(self, dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> Any:
-        """A connection; SQLAlchemy's `do_connect`."""
-        tried = self._parameters
-        try:
-            return dialect.connect(**(tried or parameters))
-        except DRIVER_ERRORS:
-            with self._lock:
-                if self._parameters is tried:
-                    self._renew(dialect)
-                renewed = self._parameters
-            if renewed is None or renewed is tried:
-                raise
-        return dialect.connect(**renewed)
+    def doubt(self) -> None:
+        """Look at the URL before the next connection is made: this database answers, but takes nothing."""
+        self._doubted = True
 
-    def _renew(self, dialect: Any) -> None:
-        if time.monotonic() < self._looked + RENEW_S:
-            return
+    def connect(self, dialect: Any, record: Any, _arguments: Any, parameters: dict[str, Any]) -> Any:
+        """A connection; SQLAlchemy's `do_connect`."""
+        used = self._used
+        if not self._doubted:
+            try:
+                return self._made(dialect, record, used, parameters)
+            except DRIVER_ERRORS:
+                found = self._look(dialect)
+                if found.number == used.number:
+                    raise
+            return self._made(dialect, record, found, parameters)
+        self._doubted = False
+        found = self._look(dialect)
         try:
-            found = self._renewed_url()
-            url, arguments = _read_url(found)
-        except TidemarkError as error:
-            log.warning("%s The database URL that was read before is used.", error)
-        else:
-            if found != self._url:
-                _, parameters = dialect.create_connect_args(url)
-                self._url, self._parameters = found, {**parameters, **self._common, **arguments}
-        self._looked = time.monotonic()
+            return self._made(dialect, record, found, parameters)
+        except DRIVER_ERRORS:
+            if found.number == used.number:
+                raise
+        return self._made(dialect, record, used, parameters)
+
+    def checked_out(self, _connection: Any, record: Any, _proxy: Any) -> None:
+        """Let go of what an earlier URL made; SQLAlchemy's `checkout`."""
+        if record.info[_WAY] < self._used.number:
+            raise sqlalchemy.exc.DisconnectionError
+
+    def _made(self, dialect: Any, record: Any, way: _Way, parameters: dict[str, Any]) -> Any:
+        made = dialect.connect(**(way.parameters or parameters))
+        record.info[_WAY] = way.number
+        with self._lock:
+            if way.number > self._used.number:
+                self._used = way
+        return made
+
+    def _look(self, dialect: Any) -> _Way:
+        """The newest way that is known; one that does not work is tried beside the one that did."""
+        with self._lock:
+            if time.monotonic() >= self._looked + RENEW_S:
+                try:
+                    text = self._renewed_url()
+                    url, arguments = _read_url(text)
+                except TidemarkError as error:
+                    log.warning("%s The database URL that was read before is used.", error)
+                else:
+                    if text != self._url:
+                        _, parameters = dialect.create_connect_args(url)
+                        self._url = text
+                        self._found = _Way(self._found.number + 1, {**parameters, **self._common, **arguments})
+                finally:
+                    self._looked = time.monotonic()
+            return self._found
 
 
 def _set_up_socket(usock: Any, timeout_s: float) -> None:
@@ -211,6 +258,8 @@ def _translated(pool: Engine) -> Iterator[Connection]:
             except DRIVER_ERRORS as error:
                 if not survives(error):
                     connection.invalidate()
+                if sqlstate(error) in NO_PRIMARY and pool in _renewals:
+                    _renewals[pool].doubt()
                 raise
     except DRIVER_ERRORS as error:
         raise translate(error) from error

@@ -18,6 +18,8 @@ from tidemark.errors import MisconfiguredError, RefusedError, TidemarkError, Una
 DRIVER_ERRORS: Final = (sqlalchemy.exc.SQLAlchemyError, pg8000.exceptions.Error, OSError, struct.error)
 """All that SQLAlchemy and pg8000 raise; pg8000 lets a few socket errors through as they are."""
 
+NO_PRIMARY: Final = ("25006",)
+"""The server serves, but takes no writes any more: connections to it are given up, the primary may be elsewhere."""
 CAP: Final = 10
 """Failures in a row after which a capped state is one for a person to mend."""
 
@@ -94,8 +96,9 @@ def sqlstate(error: BaseException) -> str:
 
 
 def survives(error: BaseException) -> bool:
-    """The server told the error and goes on serving the connection; after any other its state is unknown."""
-    return _fields(error).get("V") == "ERROR"
+    """The connection can be used on: the server told the error and goes on serving; after any other it is unknown."""
+    fields = _fields(error)
+    return fields.get("V") == "ERROR" and fields.get("C") not in NO_PRIMARY
 
 
 def _fields(error: BaseException) -> dict[str, str]:

@@ -145,11 +145,15 @@ def _privileges(connection: Connection) -> Iterator[Finding]:
 
 
 def _budget(connection: Connection, workers: int, processes: int, pool_size: int) -> Finding:
-    """The fleet's connections against what is free; those of a job that runs now may be about to end, in an update."""
+    """The fleet's connections against what is free; those of a job that runs now may be about to end, in an update.
+
+    Of other roles' sessions an ordinary role sees the database, not the kind.
+    """
     free, ours = connection.exec_driver_sql(
         """SELECT least(
             current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-                - (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
+                - (SELECT count(*) FROM pg_stat_activity
+                   WHERE coalesce(backend_type, 'client backend') = 'client backend' AND datid IS NOT NULL),
             (SELECT CASE WHEN datconnlimit < 0 THEN NULL ELSE datconnlimit - (
                 SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid) END
              FROM pg_database d WHERE datname = current_database()),
