@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,9 @@ rows = st.lists(
     ),
     max_size=30,
 )
+
+few_rows = st.tuples(st.integers(1, 2), st.integers(0, 2), st.integers(0, 1), st.sampled_from([0.0, 1.0]))
+"""With many ties."""
 
 
 def points(of: list[Any]) -> Points:
@@ -61,6 +65,30 @@ def test_equal_points_with_other_attributes_are_left_for_the_database() -> None:
     won = winners(same, [b"1", b"2", b"1", None])
     assert won.tied
     assert set(won.attributes or ()) == {b"1", b"2", None}
+
+
+@pytest.mark.parametrize("three", list(itertools.combinations_with_replacement((None, b'{"x":1}', b'{"x":2}'), 3)))
+def test_ties_are_left_for_the_database_in_every_order(three: tuple[bytes | None, ...]) -> None:
+    for order in itertools.permutations(three):
+        won = winners(points([(1, 5, 5, 1.0)] * 3), list(order))
+        assert set(won.attributes or ()) == set(three)
+        assert len(won.points) == len(set(three))
+        assert won.tied == (len(set(three)) > 1)
+
+
+@given(st.lists(st.tuples(few_rows, st.sampled_from([None, b"1", b"2", b"3"])), max_size=30), st.randoms())
+def test_any_order_leaves_the_same_points_and_attributes(given_rows: list[Any], random: Any) -> None:
+    def left(of: list[Any]) -> tuple[list[Any], bool]:
+        won = winners(points([row for row, _ in of]), [attributes for _, attributes in of])
+        return sorted(zip(won.points.tolist(), won.attributes or (), strict=True), key=repr), won.tied
+
+    best = by_dictionary([row for row, _ in given_rows])
+    wanted = {(row, attributes) for row, attributes in given_rows if best[row[:2]] == row[2:]}
+    found, tied = left(given_rows)
+    assert found == sorted(wanted, key=repr)
+    assert tied == (len(wanted) > len(best))
+    random.shuffle(given_rows)
+    assert left(given_rows) == (found, tied)
 
 
 def test_a_greater_point_settles_a_tie_below_it() -> None:

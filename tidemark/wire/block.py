@@ -128,7 +128,7 @@ class Winners:
 
 
 def winners(points: Points, attributes: list[bytes | None] | None = None) -> Winners:
-    """Sort by (series_id, event_time) and keep, of each, the greatest (publish_time, value).
+    """Sort by (series_id, event_time) and keep, of each, the greatest (publish_time, value), once with each attributes.
 
     Associative, commutative and idempotent up to the order of ties: the last writer wins by the server's clock,
     whatever the order and however often.
@@ -138,19 +138,25 @@ def winners(points: Points, attributes: list[bytes | None] | None = None) -> Win
     same_key = (ordered["series_id"][1:] == ordered["series_id"][:-1]) & (
         ordered["event_time"][1:] == ordered["event_time"][:-1]
     )
-    keep = np.ones(len(ordered), bool)
-    keep[:-1] = ~same_key
-    tied = False
+    last = np.ones(len(ordered), bool)
+    last[:-1] = ~same_key
+    keep = last.copy()
     if attributes is not None:
         equal = same_key & (ordered["publish_time"][1:] == ordered["publish_time"][:-1])
         equal &= ordered["value"][1:] == ordered["value"][:-1]
+        run = last.copy()
+        seen: set[bytes | None] = set()
         for i in np.flatnonzero(equal)[::-1].tolist():
-            # the run of equals ends at its last member; an earlier one stays only if its attributes differ
-            if keep[i + 1] and attributes[order[i]] != attributes[order[i + 1]]:
-                keep[i] = tied = True
+            if run[i + 1]:
+                # one of the equals that reach the last of their key
+                run[i] = True
+                if last[i + 1]:
+                    seen = {attributes[order[i + 1]]}
+                keep[i] = attributes[order[i]] not in seen
+                seen.add(attributes[order[i]])
     index = order[keep]
     chosen = None if attributes is None else [attributes[i] for i in index.tolist()]
-    return Winners(points[index], chosen, index, tied)
+    return Winners(points[index], chosen, index, tied=len(index) > int(np.count_nonzero(last)))
 
 
 def _order(points: Points) -> npt.NDArray[np.intp]:
