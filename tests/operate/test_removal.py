@@ -200,6 +200,19 @@ def test_what_retention_took_can_still_be_deleted_from_the_rollups(
     assert product.shown() == {("b", "one", 1): 300, ("b", "one", 40): 300}
 
 
+def test_a_source_whose_points_all_went_by_retention_can_be_deleted(
+    product: Product, capsys: pytest.CaptureFixture[str]
+) -> None:
+    product.write(1, series=(2,))
+    product.write(40, number=5, series=(0, 2))
+    product.settle()
+    command(capsys, "maintain", "--retention_days=30")
+    assert command(capsys, "delete", "--series_project=a", "--yes")["points"] == 0
+    product.settle()
+    right(product)
+    assert product.shown() == {("b", "one", 1): 300, ("b", "one", 40): 5}
+
+
 def test_rebuild_gives_bigquery_everything_again(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
     product.write(1)
     product.settle()

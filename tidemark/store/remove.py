@@ -84,7 +84,7 @@ class Deletion:
         pool: Of a user that may DELETE from points.
         tiers_s: As given to ingest.
         series_ids: Whose points.
-        start, end: Seconds since 1970; None: from the first, to the last.
+        start, end: Seconds since 1970; None: from the first window of the base tier, to the end of the last.
     """
 
     pool: Engine
@@ -176,8 +176,10 @@ class Deletion:
                     high = max(last, high) if high else last
         if low is None or high is None:
             return Range(self.start or 0, self.start or 0)
-        start = microseconds(low) // MICROSECONDS if self.start is None else self.start
-        end = microseconds(high) // MICROSECONDS + 1 if self.end is None else self.end
+        base_us = self.tiers_s[0] * MICROSECONDS
+        first_window, last_window = microseconds(low) // base_us, microseconds(high) // base_us
+        start = first_window * self.tiers_s[0] if self.start is None else self.start
+        end = (last_window + 1) * self.tiers_s[0] if self.end is None else self.end
         return Range(start, end)
 
     def _groups(self) -> Iterator[list[int]]:
