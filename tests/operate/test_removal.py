@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,13 @@ from sqlalchemy import Engine
 
 from tidemark import cli
 from tidemark.local.stack import DATASET, Stack
+from tidemark.operate.maintain import Maintained, maintain
 from tidemark.operate.verify import verify
+from tidemark.settings import MAINTAIN, read
+from tidemark.store import housekeeping, remove
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.ledger import totals
+from tidemark.store.remove import Deletion
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.write import Policy, Writer
@@ -54,9 +59,19 @@ class Product:
                 self.rollups.append(settled.rows, [names[i] for i in ids], "settled")
                 settler.forget(settled.mark_ids)
 
-    def number(self, query: str) -> int:
+    def one(self, query: str) -> Any:
         with transaction(self.pool) as connection:
-            return int(connection.exec_driver_sql(query).scalar_one())
+            return connection.exec_driver_sql(query).scalar_one()
+
+    def number(self, query: str) -> int:
+        return int(self.one(query))
+
+    def until(self, query: str) -> None:
+        """Wait until it says true."""
+        deadline = time.monotonic() + 20
+        while not self.one(query):
+            assert time.monotonic() < deadline, query
+            time.sleep(0.02)
 
     def shown(self, tier_s: int = 86_400) -> dict[tuple[str, str, int], int]:
         """Counts in BigQuery by project, source and days ago."""
@@ -184,6 +199,115 @@ def test_rollups_outlive_their_points(product: Product, capsys: pytest.CaptureFi
     right(product)
 
 
+def test_retention_waits_for_windows_that_are_owed_a_settling(
+    product: Product, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for days_ago in (1, 35, 40, 50):
+        product.write(days_ago)
+    product.settle()
+    product.write(40, number=400)  # 100 late ones of each series, acknowledged
+    due_at = product.one("SELECT min(ready_at) FROM marks").isoformat()
+    done = command(capsys, "maintain", "--retention_days=30")
+    assert done["points_removed"] == 900, "50 days ago nothing is owed"
+    assert done["held_back"] == {"start": day(40), "end": day(30), "marks": 3, "due_at": due_at}
+    assert cli.main(["maintain", "--retention_days=30"]) == 0
+    assert f"Kept points from {day(40)} to {day(30)}" in capsys.readouterr().out
+    product.settle()
+    done = command(capsys, "maintain", "--retention_days=30")
+    assert (done["points_removed"], done["held_back"]) == (900 + 1200, None)
+    right(product)
+    assert {key[2]: count for key, count in product.shown().items()} == {1: 300, 35: 300, 40: 400, 50: 300}
+
+
+def test_what_owes_no_points_does_not_hold_retention_back(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    for days_ago in (1, 40):
+        product.write(days_ago)
+    product.settle()
+    assert command(capsys, "maintain", "--retention_days=39")["points_removed"] == 900
+    product.write(40, number=1)  # a straggler: its window stays as it stands
+    with transaction(product.pool) as connection:
+        connection.exec_driver_sql(
+            """INSERT INTO marks (tier_s, window_from, window_to, ready_at, closing)
+               VALUES (86400, to_timestamp(%s), to_timestamp(%s), now() + interval '1 day', true)""",
+            ((TODAY_US - 35 * DAY_US) // 1_000_000, (TODAY_US - 34 * DAY_US) // 1_000_000),
+        )
+    done = command(capsys, "maintain", "--retention_days=30")
+    assert (done["points_removed"], done["held_back"]) == (3, None)
+
+
+def test_retention_waits_for_a_writer_that_has_not_committed(
+    product: Product, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for days_ago in (1, 40):
+        product.write(days_ago)
+    product.settle()
+    done: list[Maintained] = []
+    url = product.pool.url.set(drivername="postgresql").render_as_string(False)
+    values = read(MAINTAIN, {"retention_days": "30"}, environment={})
+    threads = [
+        threading.Thread(target=product.write, args=(40, 400)),
+        threading.Thread(target=lambda: done.append(maintain(url, values, time.time()))),
+    ]
+    with transaction(product.pool) as connection:
+        connection.exec_driver_sql("LOCK TABLE ledger IN SHARE MODE")
+        for waiting, thread in enumerate(threads, 1):  # the writer first: its points and marks are there, unseen
+            thread.start()
+            product.until(f"SELECT count(DISTINCT pid) = {waiting} FROM pg_locks WHERE NOT granted")
+    for thread in threads:
+        thread.join()
+    assert [(d.points_removed, d.held_back is not None) for d in done] == [(0, True)]
+    product.settle()
+    assert command(capsys, "maintain", "--retention_days=30")["points_removed"] == 1200
+    right(product)
+    assert product.shown()["a", "one", 40] == 400
+
+
+def test_writers_do_not_wait_for_a_retention_that_waits(
+    product: Product, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "LOCK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(remove, "PAUSES_S", (0.1, 0.1))
+    product.write(1)
+    with transaction(product.pool) as connection:
+        connection.exec_driver_sql("LOCK TABLE marks IN ROW EXCLUSIVE MODE")
+        writer = threading.Thread(target=lambda: [product.write(1, number=n) for n in range(300, 350)])
+        writer.start()
+        assert cli.main(["maintain", "--retention_days=30"]) == 1
+        assert "55P03" in capsys.readouterr().err
+        writer.join()
+    assert product.number("SELECT count(*) FROM points") == 3 * 349
+    product.settle()
+    assert command(capsys, "maintain", "--retention_days=30")["held_back"] is None
+    right(product)
+
+
+def test_retention_does_not_keep_what_was_deleted(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    for days_ago in (1, 40):
+        product.write(days_ago)
+    product.settle()
+    assert command(capsys, "delete", "--series_project=a", f"--to={day(39)}", "--yes")["points"] == 600
+    assert command(capsys, "maintain", "--retention_days=30")["points_removed"] == 0
+    product.settle()
+    assert command(capsys, "maintain", "--retention_days=30")["points_removed"] == 300
+    right(product)
+    assert product.shown() == {(p, s, d): 300 for p, s, _ in KEYS for d in (1, 40) if (p, d) != ("a", 40)}
+
+
+def test_a_delete_hides_what_retention_takes_meanwhile(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    for days_ago in (1, 40, 41, 42):
+        product.write(days_ago)
+    product.settle()
+    ids = product.series.ids(KEYS)
+    deletion = Deletion(product.pool, TIERS_S, ids[:2], None, None).run()
+    assert next(deletion).points == 600
+    product.settle()
+    assert command(capsys, "maintain", "--retention_days=30")["points_removed"] == 300 + 900 + 900
+    assert [removed.points for removed in deletion] == [600]
+    product.settle()
+    right(product)
+    assert product.shown() == {("b", "one", d): 300 for d in (1, 40, 41, 42)}
+
+
 def test_what_retention_took_can_still_be_deleted_from_the_rollups(
     product: Product, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,6 +371,7 @@ def test_rebuild_hides_what_only_bigquery_has(product: Product, capsys: pytest.C
 
 def test_maintain_beside_writers(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
     product.write(40)
+    product.settle()
     stopping = threading.Event()
     failed: list[Exception] = []
 
@@ -349,6 +474,7 @@ def test_old_chunks_become_columnar(product: Product, capsys: pytest.CaptureFixt
     right(product)
     assert command(capsys, "maintain", "--retention_days=30") == {
         "points_removed": 900,
+        "held_back": None,
         "chunks_compressed": 0,
         "ledger_rows_folded": 0,
         "dead_letters_removed": 0,

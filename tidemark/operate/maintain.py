@@ -1,7 +1,8 @@
 """`tidemark maintain`: keeps the raw store in shape; run it from cron, beside ingest, as the tables' owner.
 
 Removes points past --retention_days (their rollups stay), turns old TimescaleDB chunks columnar, folds the ledger,
-removes old dead letters, vacuums tables with many dead rows. Safe to stop and to run again.
+removes old dead letters, vacuums tables with many dead rows. Safe to stop and to run again. From the first window on
+that is owed a settling points stay whatever their age, and it says so: a job that has stopped is noticed here too.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import argparse
 import json
 import time
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any, Final
 
 from tidemark.errors import UsageError
 from tidemark.operate.arguments import add_settings, read_settings
 from tidemark.settings import DAY_S, MAINTAIN, Values
 from tidemark.store.connection import make_engine
-from tidemark.store.housekeeping import Housekeeping
+from tidemark.store.housekeeping import HeldBack, Housekeeping
 from tidemark.store.location import database_url
 
 STATEMENT_TIMEOUT_S: Final = 3600
@@ -24,9 +26,10 @@ STATEMENT_TIMEOUT_S: Final = 3600
 
 @dataclass
 class Maintained:
-    """What was done."""
+    """What was done, and what was held back."""
 
     points_removed: int = 0
+    held_back: HeldBack | None = None
     chunks_compressed: int = 0
     ledger_rows_folded: int = 0
     dead_letters_removed: int = 0
@@ -54,8 +57,9 @@ def maintain(database: str, values: Values, now_s: float) -> Maintained:
             if values.retention_days:
                 largest_s = values.tiers_s[-1]
                 before_s = int(now_s - values.retention_days * DAY_S) // largest_s * largest_s
-                keeping.move_cut(before_s)
-                done.points_removed = sum(keeping.remove_points(before_s))
+                cut = keeping.move_cut(before_s, largest_s)
+                done.held_back = cut.held_back
+                done.points_removed = sum(keeping.remove_points(cut.before_s))
             if values.compress_after_days:
                 done.chunks_compressed = keeping.compress(int(now_s - values.compress_after_days * DAY_S))
             done.ledger_rows_folded = keeping.fold_ledger()
@@ -96,11 +100,17 @@ def run(arguments: argparse.Namespace) -> int:
     values = read_settings(arguments, MAINTAIN)
     done = maintain(database_url(values), values, time.time())
     if arguments.json:
-        print(json.dumps(asdict(done)))  # noqa: T201
+        print(json.dumps(asdict(done), default=datetime.isoformat))  # noqa: T201
     else:
         print(  # noqa: T201
             f"Removed {done.points_removed:,} points and {done.dead_letters_removed:,} dead letters, "
             f"compressed {done.chunks_compressed:,} chunks, folded {done.ledger_rows_folded:,} ledger rows, "
             f"vacuumed {', '.join(done.vacuumed) or 'nothing'}."
         )
+        if held := done.held_back:
+            print(  # noqa: T201
+                f"Kept points from {held.start.isoformat()} to {held.end.isoformat()}, though past their age: "
+                f"{held.marks:,} marks owe these windows a settling, the first due at "
+                f"{held.due_at.isoformat(timespec='seconds')}. Is ingest running?"
+            )
     return 0

@@ -1,7 +1,8 @@
 """What keeps the raw store in shape beside running pipelines: retention, chunks, the ledger, dead letters, dead rows.
 
 Each step commits by itself, may be stopped anywhere and done again. Points are removed in the order: move the cut,
-then remove and tell the ledger in one transaction; so a settler whose snapshot lacks points has seen the cut.
+then remove and tell the ledger in one transaction; so a settler whose snapshot lacks points has seen the cut. The cut
+waits for windows that are owed a settling: once it has passed, they are left as they stand.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from sqlalchemy import Engine
 from tidemark.errors import UnavailableError
 from tidemark.store.connection import transaction
 from tidemark.store.errors import DRIVER_ERRORS, translate
-from tidemark.store.remove import record_removed
+from tidemark.store.remove import again, record_removed
+from tidemark.wire.message import moment
+from tidemark.wire.summary import MICROSECONDS
 
 DAY_S: Final = 86_400
 LEDGER_DAYS: Final = 2
@@ -26,9 +29,18 @@ DEAD_ROWS: Final = 10_000
 DEAD_SHARE: Final = 0.1
 """A table is vacuumed when it has more dead rows than the first, and than this share of its live ones."""
 TABLES: Final = ("points", "rollups", "marks", "dead_letters", "ledger", "series", "sources")
+LOCK_TIMEOUT_S: Final = 5.0
+"""Writers queue behind a lock that is waited for: so not for long, and then again."""
 _LOCK: Final = 0x7469_6466
 _DELETE_AT_ONCE: Final = 200_000
 
+_OWED: Final = """
+SELECT count(*), extract(epoch FROM min(window_from))::bigint, min(ready_at) FROM marks, retention
+WHERE NOT closing AND window_from < to_timestamp(%s) AND window_to > removed_before"""
+"""A closing look follows rollups, and changes none of their numbers; what lies before the cut stays as it stands."""
+_MOVE: Final = """
+UPDATE retention SET removed_before = greatest(removed_before, to_timestamp(%s))
+RETURNING extract(epoch FROM removed_before)::bigint"""
 _FOLD_LEDGER: Final = f"""
 WITH gone AS (
     DELETE FROM ledger
@@ -63,6 +75,29 @@ WHERE relname = ANY(CAST(%s AS text[])) AND n_dead_tup > %s AND n_dead_tup > CAS
 
 
 @dataclass(frozen=True)
+class HeldBack:
+    """Points that are past their age and stay, since windows among them are owed a settling.
+
+    Attributes:
+        start, end: Their event times.
+        marks: How many owe it.
+        due_at: When the first of these is, or was, due.
+    """
+
+    start: datetime
+    end: datetime
+    marks: int
+    due_at: datetime
+
+
+class Cut(NamedTuple):
+    """Points before `before_s`, in seconds since 1970, may go; what is held back may not."""
+
+    before_s: int
+    held_back: HeldBack | None
+
+
+@dataclass(frozen=True)
 class Housekeeping:
     """One store's.
 
@@ -90,12 +125,39 @@ class Housekeeping:
         except DRIVER_ERRORS as error:
             raise translate(error) from error
 
-    def move_cut(self, before_s: int) -> None:
-        """From now on no settler folds points before `before_s`; the cut never moves back."""
+    def move_cut(self, before_s: int, largest_s: int) -> Cut:
+        """Move the cut to `before_s`, or as far as nothing before it is owed a settling; it never moves back.
+
+        From then on no settler folds points before it. A transaction that stores or deletes points has either committed,
+        and its marks are looked at, or commits after the cut has moved: then its points are in no rollup, as any that
+        come too late, and `Deletion` looks once more where the cut is.
+
+        Args:
+            before_s: Where it should be, aligned to the largest tier.
+            largest_s: Length of that tier's windows.
+
+        Raises:
+            UnavailableError: others kept the marks locked; it is where it was.
+        """
+        return again(lambda: self._move_cut(before_s, largest_s))
+
+    def _move_cut(self, before_s: int, largest_s: int) -> Cut:
         with transaction(self.pool) as connection:
+            if connection.exec_driver_sql(
+                "SELECT removed_before >= to_timestamp(%s) FROM retention", (before_s,)
+            ).scalar_one():
+                return Cut(before_s, None)
             connection.exec_driver_sql(
-                "UPDATE retention SET removed_before = greatest(removed_before, to_timestamp(%s))", (before_s,)
+                "SELECT set_config('lock_timeout', %s, true)", (str(round(LOCK_TIMEOUT_S * 1000)),)
             )
+            # waits for transactions whose marks cannot be seen yet, and keeps others from adding some
+            connection.exec_driver_sql("LOCK TABLE marks IN SHARE MODE")
+            marks, first_s, due_at = connection.exec_driver_sql(_OWED, (before_s,)).one()
+            wanted_s = first_s // largest_s * largest_s if marks else before_s
+            reached_s = connection.exec_driver_sql(_MOVE, (wanted_s,)).scalar_one()
+        if not marks:
+            return Cut(before_s, None)
+        return Cut(reached_s, HeldBack(_moment(reached_s), _moment(before_s), marks, due_at))
 
     def remove_points(self, before_s: int) -> Iterator[int]:
         """Remove points before the cut, chunks or some rows a transaction; yields how many each time.
@@ -179,6 +241,10 @@ class Housekeeping:
             return []
         with transaction(self.pool) as connection:
             return [_Chunk(*row) for row in connection.exec_driver_sql(_CHUNKS, (before_s,)).all()]
+
+
+def _moment(seconds: int) -> datetime:
+    return moment(seconds * MICROSECONDS)
 
 
 class _Chunk(NamedTuple):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, Engine
 
@@ -25,6 +25,8 @@ from tidemark.wire.summary import MICROSECONDS
 DAY_S: Final = 86_400
 SERIES_AT_ONCE: Final = 1_000
 PAUSES_S: Final = (0.2, 1.0, 5.0)
+
+Result = TypeVar("Result")
 
 _DELETE: Final = """
 WITH gone AS (
@@ -111,10 +113,7 @@ class Deletion:
             UnavailableError, MisconfiguredError: the rest is still there; delete again.
         """
         within = self._within()
-        with transaction(self.pool) as connection:
-            before = cut(connection)
-        if before is not None and within.start < before:
-            self._hide(Range(within.start, min(within.end, before)))
+        hidden_to = self._hide_before_cut(within)
         for ids in self._groups():
             with transaction(self.pool) as connection:
                 days = connection.exec_driver_sql(_DAYS, (ids, _moment(within.start), _moment(within.end))).all()
@@ -123,17 +122,12 @@ class Deletion:
                 removed = self._delete_again(day, ids)
                 if removed:
                     yield Removed(day.start, day.end, removed)
+        # The cut may have moved on, and points been gone before they were looked for. From here on it waits for the marks.
+        self._hide_before_cut(Range(hidden_to, within.end))
 
     def _delete_again(self, day: Range, ids: list[int]) -> int:
         """`_delete`, repeated where the settler had the same new rollups in another order: a deadlock ends one of two."""
-        for pause in (*PAUSES_S, None):
-            try:
-                return self._delete(day, ids)
-            except UnavailableError:
-                if pause is None:
-                    raise
-                time.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # jitter, not a secret
-        raise AssertionError("the last attempt returns or raises")
+        return again(lambda: self._delete(day, ids))
 
     def _delete(self, day: Range, ids: list[int]) -> int:
         base_s = self.tiers_s[0]
@@ -145,6 +139,16 @@ class Deletion:
                 insert_marks(connection, base_s, [Range(day.start, day.end, series) for series, _ in gone])
                 record_removed(connection, removed)
         return removed
+
+    def _hide_before_cut(self, within: Range) -> int:
+        """Hide what lies before the cut of retention; returns up to where."""
+        with transaction(self.pool) as connection:
+            before = cut(connection)
+        if before is None or before <= within.start:
+            return within.start
+        end = min(within.end, before)
+        self._hide(Range(within.start, end))
+        return end
 
     def _hide(self, within: Range) -> None:
         """Where the points are gone already, empty the rollups themselves, and owe BigQuery the news."""
@@ -186,6 +190,16 @@ class Deletion:
         ids = sorted(self.series_ids)
         for at in range(0, len(ids), SERIES_AT_ONCE):
             yield ids[at : at + SERIES_AT_ONCE]
+
+
+def again(attempt: Callable[[], Result]) -> Result:
+    """Call `attempt`, and after each of `PAUSES_S` once more while the database cannot serve it."""
+    for pause in PAUSES_S:
+        try:
+            return attempt()
+        except UnavailableError:
+            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # jitter, not a secret
+    return attempt()
 
 
 def record_removed(connection: Connection, points: int) -> None:
