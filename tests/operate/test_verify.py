@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from tidemark.local.stack import DATASET, Stack
+from tidemark.operate import compare_warehouse
 from tidemark.operate.compare_store import SLICE_WINDOWS, Extent
+from tidemark.operate.compare_warehouse import WarehouseComparison
 from tidemark.operate.report import Report
 from tidemark.operate.verify import verify
 from tidemark.store.connection import make_engine, transaction
+from tidemark.store.fold import Range
 from tidemark.store.rebuild import Rebuild
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.write import Policy, Writer
+from tidemark.warehouse.clients import rest
+from tidemark.warehouse.read import Rollup, latest
+from tidemark.warehouse.tables import ensure
 from tidemark.warehouse.writer import RollupWriter
 from tidemark.wire.block import Block, SeriesKey
-from tidemark.wire.summary import POINT
+from tidemark.wire.summary import POINT, ROLLUP, Rollups
 
 TIERS_S = (60, 3600, 86_400)
 START_US = 1_767_225_600_000_000
@@ -46,14 +55,29 @@ class Product:
         keys = [SeriesKey("verify", f"s{i}", "m") for i in range(3)]
         Writer(self.pool, self.series, Policy(60, horizon_s, 0)).write(Block(keys, np.array(rows, POINT)))
 
-    def settle(self, *, quantiles: bool = False) -> None:
-        settler = Settler(self.pool, TIERS_S, 0, quantiles)
-        while found := list(settler.due()):
+    def settle(self, *, quantiles: bool = False, horizon_s: float = 0, everything: bool = False) -> None:
+        settler = Settler(self.pool, TIERS_S, horizon_s, quantiles)
+        while found := list(settler.due(everything)):
             for settled in found:
-                ids = settled.rows["series_id"].tolist()
-                names = self.series.names(sorted(set(ids)))
-                self.rollups.append(settled.rows, [names[i] for i in ids], "settled")
+                self.append(settled.rows, "settled")
                 settler.forget(settled.mark_ids)
+
+    def append(self, rows: Rollups, pane: str) -> None:
+        ids = rows["series_id"].tolist()
+        names = self.series.names(sorted(set(ids)))
+        self.rollups.append(rows, [names[i] for i in ids], pane)
+
+    def preview(self, first: int, number: int) -> None:
+        """One row for each minute and series that such a `write` touches."""
+        rows = np.zeros(number, ROLLUP)
+        ids = self.series.ids([SeriesKey("verify", f"s{i}", "m") for i in range(3)])
+        rows["series_id"] = [ids[i % 3] for i in range(number)]
+        rows["tier_s"], rows["count"] = 60, 1
+        rows["window_start"] = START_US + (first + np.arange(number)) * 20_000_000 // 60_000_000 * 60_000_000
+        self.append(rows, "early")
+
+    def warehouse(self, statement: str) -> None:
+        rest(DATASET).query(statement.format(rollups=f"`{DATASET}.rollups`")).result()
 
     def damage(self, statement: str) -> None:
         with transaction(self.pool) as connection:
@@ -74,9 +98,6 @@ def product(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Product]:
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", environment["BIGQUERY_EMULATOR_HOST"])
     made = Product(environment)
     made.damage("TRUNCATE points, rollups, marks, ledger")
-    from tidemark.warehouse.clients import rest  # noqa: PLC0415
-    from tidemark.warehouse.tables import ensure  # noqa: PLC0415
-
     client = rest(DATASET)
     client.delete_dataset(DATASET, delete_contents=True, not_found_ok=True)
     ensure(client, DATASET)
@@ -141,6 +162,154 @@ def test_a_due_mark_fails_and_one_that_is_not_due_is_pending(product: Product) -
     assert check(product, grace_s=30).passed, "ingest is about to settle it"
 
 
+def meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+    before: Callable[[], None] = lambda: None,
+    after: Callable[[], None] = lambda: None,
+) -> None:
+    """Let others work between verify's first snapshot and its first look at BigQuery, and after that look."""
+    looks = iter([(before, after)])
+
+    def looking(*arguments: Any) -> Iterator[Rollup]:
+        ahead, behind = next(looks, (lambda: None, lambda: None))
+        ahead()
+        rows = list(latest(*arguments))
+        behind()
+        return iter(rows)
+
+    monkeypatch.setattr(compare_warehouse, "latest", looking)
+
+
+def test_a_preview_is_read_and_its_window_settled_after_the_snapshot(
+    product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product.write(1000, 3)
+    product.preview(1000, 3)
+    meanwhile(monkeypatch, after=product.settle)
+    report = check(product, grace_s=30)
+    assert report.passed, report
+    assert check(product).passed
+
+
+def test_points_come_are_previewed_and_settled_all_after_the_snapshot(
+    product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def come() -> None:
+        product.write(310, 3)
+        product.write(1, 3)  # late ones, which are there already
+        product.preview(310, 3)
+
+    meanwhile(monkeypatch, come, product.settle)
+    report = check(product, grace_s=30)
+    assert report.passed, report
+    assert check(product).warehouse_rows > report.warehouse_rows
+
+
+def test_a_window_is_settled_again_between_the_snapshot_and_the_look(
+    product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def come() -> None:
+        product.write(301, 3)
+        product.settle()
+
+    meanwhile(monkeypatch, come)
+    report = check(product)
+    assert report.passed, report
+
+
+def test_previews_that_are_owed_a_settling_cost_no_transaction_each(product: Product) -> None:
+    product.write(1000, 300, horizon_s=time.time())
+    product.preview(1000, 300)
+    pool = make_engine(product.environment["TIDEMARK_DATABASE_URL"], 3, 60)
+    begun: list[Any] = []
+    event.listen(pool, "begin", begun.append)
+    scope = Range(START_US // 1_000_000, START_US // 1_000_000 + 86_400)
+    report = Report()
+    with transaction(pool, "REPEATABLE READ") as connection:
+        comparison = WarehouseComparison(connection, pool, rest(DATASET), DATASET, 0, report)
+        comparison.compare(TIERS_S[:1], Extent(scope.start, scope.end, 86_400, [scope.start]))
+    pool.dispose()
+    assert report.passed, report
+    assert len(begun) < 5
+
+
+def test_a_preview_that_nobody_owes_a_settling_is_found(product: Product) -> None:
+    product.preview(1000, 3)
+    report = check(product)
+    assert report.warehouse_differ == 3, report
+    assert "shows revision 0" in report.examples[0]
+
+
+def test_verify_passes_beside_an_ingest(product: Product) -> None:
+    stopping = threading.Event()
+    failed: list[BaseException] = []
+
+    def ingest() -> None:
+        try:
+            for first in itertools.count(300, 6):
+                product.write(first, 6)
+                product.preview(first, 6)
+                product.settle()
+                if stopping.is_set():
+                    return
+        except BaseException as error:  # noqa: BLE001  # told below
+            failed.append(error)
+
+    thread = threading.Thread(target=ingest)
+    thread.start()
+    try:
+        reports = [check(product, grace_s=30) for _ in range(4)]
+    finally:
+        stopping.set()
+        thread.join()
+    assert not failed
+    assert all(report.passed for report in reports), reports
+    assert reports[-1].points > reports[0].points
+
+
+YEARS_S = 20 * 365 * 86_400
+
+
+def test_open_windows_are_compared_though_they_owe_a_last_look(product: Product) -> None:
+    product.write(10_000, 30, horizon_s=YEARS_S)
+    product.settle(horizon_s=YEARS_S, everything=True)
+    report = check(product)
+    assert report.passed, report
+    assert report.pending_marks > 0, "last looks"
+    assert report.warehouse_rows == report.rollups
+    product.warehouse("DELETE FROM {rollups} WHERE tier_s = 86400 AND window_start > TIMESTAMP '2026-01-02'")
+    report = check(product, grace_s=30)
+    assert report.warehouse_differ == 3, report
+    assert "lacks revision" in report.examples[0]
+
+
+def test_a_last_look_may_be_on_its_way_and_one_that_is_overdue_is_told(product: Product) -> None:
+    product.write(10_000, 30, horizon_s=YEARS_S)
+    product.settle(horizon_s=YEARS_S, everything=True)
+
+    def day_due(seconds: int) -> None:
+        product.damage(f"UPDATE marks SET ready_at = now() - interval '{seconds} seconds' WHERE tier_s = 86400")
+
+    day_due(3600)
+    report = check(product, grace_s=30)
+    assert report.passed, report
+    assert report.overdue_looks == 1
+    assert "last look" in report.examples[0]
+    settled = list(Settler(product.pool, TIERS_S, 0).due())  # committed; BigQuery has not got them yet
+    assert sum(len(one.rows) for one in settled) == 3
+    day_due(1)
+    report = check(product, grace_s=30)
+    assert report.passed, report
+    assert not report.overdue_looks
+    day_due(3600)
+    report = check(product, grace_s=30)
+    assert report.warehouse_differ == 3, report
+    day_due(1)
+    open_day = "tier_s = 86400 AND window_start > TIMESTAMP '2026-01-02'"
+    product.warehouse("UPDATE {rollups} SET count = count - 1 WHERE " + open_day)
+    assert check(product, grace_s=30).warehouse_differ == 3, "not what a last look changes"
+
+
 def test_only_a_range_is_compared_when_asked(product: Product) -> None:
     day_s = START_US // 1_000_000
     product.damage("UPDATE rollups SET sum = sum + 1")
@@ -179,9 +348,6 @@ def test_quantiles_are_compared_in_both_stores(product: Product) -> None:
     report = ask()
     assert report.passed, report
     assert check(product).passed, "who does not ask still finds the summaries right"
-    from tidemark.warehouse.clients import rest  # noqa: PLC0415
-    from tidemark.warehouse.read import latest  # noqa: PLC0415
-
     days = list(latest(rest(DATASET), DATASET, START_US, START_US + 1, 86_400))
     assert len(days) == 3
     for day in days:

@@ -71,21 +71,27 @@ def extent(connection: Connection, largest_s: int, start: int | None, end: int |
 
 
 def check_marks(connection: Connection, report: Report, grace_s: int) -> None:
-    """Count what is owed; a closing look changes no number, only `final`, so it is never a failure.
+    """Count what is owed; a last look that is overdue is told, but no failure: it changes `final` and no number.
 
     Args:
         connection: Snapshot.
         report: Takes the counts.
-        grace_s: A mark may have been due for so long; until then ingest is about to settle it.
+        grace_s: A mark may have been due for so long when the snapshot was taken; until then ingest is about to
+            settle it.
     """
-    report.due_marks, report.pending_marks = connection.exec_driver_sql(
-        """SELECT count(*) FILTER (WHERE due), count(*) FILTER (WHERE NOT due)
-           FROM (SELECT ready_at <= clock_timestamp() - make_interval(secs => CAST(%s AS float8)) AND NOT closing AS due
-                 FROM marks) m""",
+    report.due_marks, report.overdue_looks, report.pending_marks = connection.exec_driver_sql(
+        """SELECT count(*) FILTER (WHERE due AND NOT closing), count(*) FILTER (WHERE due AND closing),
+                  count(*) FILTER (WHERE NOT due)
+           FROM (SELECT closing, ready_at <= now() - make_interval(secs => CAST(%s AS float8)) AS due FROM marks) m""",
         (grace_s,),
     ).one()
     if report.due_marks:
         report.example(f"{report.due_marks} marks are due: these windows are owed a settling (is ingest running?)")
+    if report.overdue_looks:
+        report.example(
+            f"{report.overdue_looks} last looks are overdue: no number waits for them, but `final` does (is ingest "
+            "running?)"
+        )
 
 
 def check_ledger(connection: Connection, report: Report) -> None:

@@ -15,6 +15,7 @@ class Report:
 
     due_marks: int = 0
     pending_marks: int = 0
+    overdue_looks: int = 0
     points: int = 0
     rollups: int = 0
     rollups_differ: int = 0

@@ -1,9 +1,10 @@
 """`tidemark verify`: proves that every number follows from the raw points.
 
-In one snapshot of the database: no mark has been due for longer than the grace, every settled rollup of every tier equals a fresh fold, and the
-ledger balances; then `rollups_latest` in BigQuery is held against the same rows. A base rollup is folded from the
-points, one of an upper tier from the tier below, which was compared itself. Windows that still have a mark are owed
-a settling: they are counted as pending, not compared.
+In one snapshot of the database: no mark has been due for longer than the grace, every settled rollup of every tier
+equals a fresh fold, and the ledger balances; then `rollups_latest` in BigQuery is held against the same rows. A base rollup is folded from the points, one of an upper tier
+from the tier below, which was compared itself. Windows that are owed a settling are pending and not compared. Those
+that were settled while they were open, and owe only a last look, are: it changes `final` and no number, so one that is
+overdue is told, and is no failure.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from tidemark.store.settle import NO_NESTED_LOOPS, WORK_MEM
 
 STATEMENT_TIMEOUT_S: Final = 3600
 GRACE_S: Final = 30
+CONNECTIONS: Final = 3
+"""The snapshot, a newer one of what differs, names of series."""
 
 
 def verify(
@@ -44,7 +47,8 @@ def verify(
         tiers_s: As given to ingest; a tier that has no rollups at all is one that differs.
         start: Seconds since 1970, aligned to the largest tier it is compared in; None: from the first point.
         end: The same; None: to the last point.
-        grace_s: A mark that has been due for less is pending: beside a running ingest some always are.
+        grace_s: A mark that had been due for less when the comparison began is pending: beside a running ingest some
+            always are.
         quantiles: As given to ingest.
 
     Raises:
@@ -54,7 +58,7 @@ def verify(
     from tidemark.operate.compare_warehouse import WarehouseComparison  # noqa: PLC0415
     from tidemark.warehouse.clients import rest  # noqa: PLC0415
 
-    pool = make_engine(database, pool_size=2, statement_timeout_s=STATEMENT_TIMEOUT_S)
+    pool = make_engine(database, pool_size=CONNECTIONS, statement_timeout_s=STATEMENT_TIMEOUT_S)
     try:
         report = Report()
         with transaction(pool, "REPEATABLE READ") as connection:
@@ -69,7 +73,7 @@ def verify(
             for level, tier_s in enumerate(tiers_s):
                 for scope in within.slices(tier_s):
                     check_rollups(connection, report, tiers_s, level, scope, quantiles=quantiles)
-            comparison = WarehouseComparison(connection, pool, rest(dataset), dataset, report)
+            comparison = WarehouseComparison(connection, pool, rest(dataset), dataset, grace_s, report)
             comparison.compare(tiers_s, within)
         return report
     finally:
