@@ -30,8 +30,9 @@ from tidemark.store.rebuild import Rebuild
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.write import Policy, Writer
+from tidemark.warehouse import read
 from tidemark.warehouse.clients import rest
-from tidemark.warehouse.read import Rollup, latest
+from tidemark.warehouse.read import Rollup, latest, occupied
 from tidemark.warehouse.tables import ensure
 from tidemark.warehouse.writer import RollupWriter
 from tidemark.wire.block import Block, SeriesKey
@@ -267,6 +268,32 @@ def test_verify_passes_beside_an_ingest(product: Product) -> None:
     assert reports[-1].points > reports[0].points
 
 
+AGAINST_THE_STORE: dict[str, str] = {
+    "an empty store": "TRUNCATE points, rollups, marks, ledger",
+    "a last day that the store lost": f"""
+        DELETE FROM points WHERE event_time >= to_timestamp({START_US // 1_000_000 + 86_400});
+        DELETE FROM rollups WHERE window_start >= to_timestamp({START_US // 1_000_000 + 86_400});
+        INSERT INTO ledger (removed) VALUES (3)""",
+    "a first day that the store lost": f"""
+        DELETE FROM points WHERE event_time < to_timestamp({START_US // 1_000_000 + 86_400});
+        DELETE FROM rollups WHERE window_start < to_timestamp({START_US // 1_000_000 + 86_400});
+        INSERT INTO ledger (removed) VALUES (300)""",
+}
+
+
+@pytest.mark.parametrize("what", AGAINST_THE_STORE)
+def test_bigquery_is_looked_at_where_the_store_has_nothing(product: Product, what: str) -> None:
+    product.write(5000, 3)
+    product.settle()
+    assert check(product).passed
+    for statement in AGAINST_THE_STORE[what].split(";"):
+        product.damage(statement)
+    report = check(product)
+    assert not report.ledger_off_by
+    assert not report.rollups_differ
+    assert report.warehouse_differ > 0, report
+
+
 YEARS_S = 20 * 365 * 86_400
 
 
@@ -308,6 +335,27 @@ def test_a_last_look_may_be_on_its_way_and_one_that_is_overdue_is_told(product: 
     open_day = "tier_s = 86400 AND window_start > TIMESTAMP '2026-01-02'"
     product.warehouse("UPDATE {rollups} SET count = count - 1 WHERE " + open_day)
     assert check(product, grace_s=30).warehouse_differ == 3, "not what a last look changes"
+
+
+def test_marks_do_not_become_due_by_a_comparison_that_takes_long(
+    product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product.write(1000, 3)
+
+    def slow(*arguments: Any) -> list[int]:
+        long_due = "SELECT min(ready_at) < clock_timestamp() - interval '2 seconds' FROM marks"
+        deadline = time.monotonic() + 10
+        due = False
+        while not due:
+            assert time.monotonic() < deadline
+            with transaction(product.pool) as connection:
+                due = connection.exec_driver_sql(long_due).scalar_one()
+        return occupied(*arguments)
+
+    monkeypatch.setattr(read, "occupied", slow)
+    report = check(product, grace_s=2)
+    assert report.passed, report
+    assert report.pending_marks > 0
 
 
 def test_only_a_range_is_compared_when_asked(product: Product) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,29 +45,34 @@ class Extent:
             yield Range(start, self.end)
 
 
-def extent(connection: Connection, largest_s: int, start: int | None, end: int | None) -> Extent:
-    """What lies in [start, end); None: from the first, to the last."""
-    bounds = [
-        f"{{column}} {sense} {timestamp(edge)}"
-        for sense, edge in (
-            (">=", None if start is None else start // largest_s * largest_s),
-            ("<", None if end is None else -(-end // largest_s) * largest_s),
-        )
-        if edge is not None
-    ]
+def extent(
+    connection: Connection,
+    largest_s: int,
+    start: int | None,
+    end: int | None,
+    shown: Callable[[int | None, int | None], Iterable[int]],
+) -> Extent:
+    """What lies in [start, end), in the store or in BigQuery; None: from the first, to the last.
+
+    Args:
+        connection: Snapshot.
+        largest_s: Length of the largest tier's windows; the range is widened to whole ones.
+        start: Seconds since 1970.
+        end: The same, exclusive.
+        shown: Asked for the starts of the windows of that length in which BigQuery has rows.
+    """
+    low = None if start is None else start // largest_s * largest_s
+    high = None if end is None else -(-end // largest_s) * largest_s
+    bounds = [f"{{column}} {sense} {timestamp(edge)}" for sense, edge in ((">=", low), ("<", high)) if edge is not None]
     found = " UNION ".join(
         f"""SELECT date_bin(interval '{largest_s:d} seconds', {column}, {timestamp(0)}) FROM {table}
             WHERE {" AND ".join(["true", *bounds]).format(column=column)} GROUP BY 1"""
         for table, column in (("points", "event_time"), ("rollups", "window_start"))
     )
-    rows = connection.exec_driver_sql(
-        f"SELECT extract(epoch FROM f.start)::bigint FROM ({found}) AS f(start) ORDER BY 1"
-    ).all()
-    occupied = [int(row[0]) for row in rows]
-    low, high = (occupied[0], occupied[-1] + largest_s) if occupied else (0, 0)
-    low = low if start is None else start // largest_s * largest_s
-    high = high if end is None else -(-end // largest_s) * largest_s
-    return Extent(low, high, largest_s, occupied)
+    rows = connection.exec_driver_sql(f"SELECT extract(epoch FROM f.start)::bigint FROM ({found}) AS f(start)").all()
+    occupied = sorted({*(int(row[0]) for row in rows), *shown(low, high)})
+    first, last = (occupied[0], occupied[-1] + largest_s) if occupied else (0, 0)
+    return Extent(first if low is None else low, last if high is None else high, largest_s, occupied)
 
 
 def check_marks(connection: Connection, report: Report, grace_s: int) -> None:

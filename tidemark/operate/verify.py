@@ -1,7 +1,8 @@
 """`tidemark verify`: proves that every number follows from the raw points.
 
 In one snapshot of the database: no mark has been due for longer than the grace, every settled rollup of every tier
-equals a fresh fold, and the ledger balances; then `rollups_latest` in BigQuery is held against the same rows. A base rollup is folded from the points, one of an upper tier
+equals a fresh fold, and the ledger balances; then `rollups_latest` in BigQuery is held against the same rows, from the
+first to the last window in which either has anything. A base rollup is folded from the points, one of an upper tier
 from the tier below, which was compared itself. Windows that are owed a settling are pending and not compared. Those
 that were settled while they were open, and owe only a last look, are: it changes `final` and no number, so one that is
 overdue is told, and is no failure.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Final
 
 from tidemark.errors import TidemarkError
@@ -45,8 +47,9 @@ def verify(
         database: URL.
         dataset: gcp_project.dataset.
         tiers_s: As given to ingest; a tier that has no rollups at all is one that differs.
-        start: Seconds since 1970, aligned to the largest tier it is compared in; None: from the first point.
-        end: The same; None: to the last point.
+        start: Seconds since 1970, aligned to the largest tier it is compared in; None: from the first point, rollup or
+            row of BigQuery.
+        end: The same; None: to the last.
         grace_s: A mark that had been due for less when the comparison began is pending: beside a running ingest some
             always are.
         quantiles: As given to ingest.
@@ -57,6 +60,7 @@ def verify(
     # BigQuery's client takes a second to import
     from tidemark.operate.compare_warehouse import WarehouseComparison  # noqa: PLC0415
     from tidemark.warehouse.clients import rest  # noqa: PLC0415
+    from tidemark.warehouse.read import occupied  # noqa: PLC0415
 
     pool = make_engine(database, pool_size=CONNECTIONS, statement_timeout_s=STATEMENT_TIMEOUT_S)
     try:
@@ -66,15 +70,16 @@ def verify(
             if quantiles:
                 connection.exec_driver_sql(NO_NESTED_LOOPS)
             whole = start is None and end is None
-            within = extent(connection, tiers_s[-1], start, end)
+            client = rest(dataset)
+            shown = partial(occupied, client, dataset, tiers_s[-1])
+            within = extent(connection, tiers_s[-1], start, end, shown)
             check_marks(connection, report, grace_s)
             if whole:
                 check_ledger(connection, report)
             for level, tier_s in enumerate(tiers_s):
                 for scope in within.slices(tier_s):
                     check_rollups(connection, report, tiers_s, level, scope, quantiles=quantiles)
-            comparison = WarehouseComparison(connection, pool, rest(dataset), dataset, grace_s, report)
-            comparison.compare(tiers_s, within)
+            WarehouseComparison(connection, pool, client, dataset, grace_s, report).compare(tiers_s, within)
         return report
     finally:
         pool.dispose()
@@ -86,8 +91,8 @@ def add_parser(subparsers: Any) -> None:
         "verify", help="prove that every rollup follows from the points", description=__doc__
     )
     add_settings(parser, VERIFY)
-    parser.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339; default: the first point")
-    parser.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339; default: the last point")
+    parser.add_argument("--from", dest="start", metavar="TIME", help="RFC 3339; default: the first in either store")
+    parser.add_argument("--to", dest="end", metavar="TIME", help="RFC 3339; default: the last in either store")
     parser.add_argument("--tier", type=int, metavar="SECONDS", help="only up to this tier")
     parser.add_argument(
         "--grace", type=int, default=GRACE_S, metavar="SECONDS", help="how long a mark may have been due (%(default)s)"

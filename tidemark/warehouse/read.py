@@ -14,6 +14,7 @@ from requests.exceptions import RequestException
 
 from tidemark.warehouse.tables import SCHEMA, TABLE, VIEW, translate
 from tidemark.wire.message import microseconds, moment
+from tidemark.wire.summary import MICROSECONDS
 
 _NAMES: Final = ", ".join(field.name for field in SCHEMA)
 
@@ -64,15 +65,43 @@ def latest(
     query = f"""SELECT {_NAMES} FROM `{dataset}.{VIEW}`
 WHERE window_start >= @from AND window_start < @to AND (@tier IS NULL OR tier_s = @tier)
 ORDER BY tier_s, window_start, project, source, metric"""
-    return _rows(
-        client,
-        query,
-        [
-            bigquery.ScalarQueryParameter("from", "TIMESTAMP", moment(from_us)),
-            bigquery.ScalarQueryParameter("to", "TIMESTAMP", moment(to_us)),
-            bigquery.ScalarQueryParameter("tier", "INT64", tier_s),
-        ],
-    )
+    parameters = [
+        bigquery.ScalarQueryParameter("from", "TIMESTAMP", moment(from_us)),
+        bigquery.ScalarQueryParameter("to", "TIMESTAMP", moment(to_us)),
+        bigquery.ScalarQueryParameter("tier", "INT64", tier_s),
+    ]
+    return (Rollup(*values) for values in _rows(client, query, parameters))
+
+
+def occupied(
+    client: bigquery.Client, dataset: str, width_s: int, start: int | None = None, end: int | None = None
+) -> list[int]:
+    """Starts, in seconds since 1970 and in order, of the windows of one width in which `rollups` has any row.
+
+    Scans one column of the table, 8 bytes a row, in the partitions of the range.
+
+    Args:
+        client: Of the dataset's project.
+        dataset: gcp_project.dataset.
+        width_s: Length of a window in seconds.
+        start: Least window start in seconds; None: from the first.
+        end: Its exclusive end; None: to the last.
+
+    Raises:
+        UnavailableError, MisconfiguredError: as `latest`.
+    """
+    bounds = {"start": (">=", start), "end": ("<", end)}
+    given = {name: (sense, edge) for name, (sense, edge) in bounds.items() if edge is not None}
+    where = " AND ".join(["TRUE", *(f"window_start {sense} @{name}" for name, (sense, _) in given.items())])
+    query = f"SELECT DISTINCT DIV(UNIX_SECONDS(window_start), @width) FROM `{dataset}.{TABLE}` WHERE {where} ORDER BY 1"
+    parameters = [
+        bigquery.ScalarQueryParameter("width", "INT64", width_s),
+        *(
+            bigquery.ScalarQueryParameter(name, "TIMESTAMP", moment(edge * MICROSECONDS))
+            for name, (_, edge) in given.items()
+        ),
+    ]
+    return [int(row[0]) * width_s for row in _rows(client, query, parameters)]
 
 
 def history(
@@ -101,10 +130,11 @@ ORDER BY emitted_at, revision"""
             for name, value in zip(("project", "source", "metric"), key, strict=True)
         ),
     ]
-    return list(_rows(client, query, parameters))
+    return [Rollup(*values) for values in _rows(client, query, parameters)]
 
 
-def _rows(client: bigquery.Client, query: str, parameters: list[Any]) -> Iterator[Rollup]:
+def _rows(client: bigquery.Client, query: str, parameters: list[Any]) -> Iterator[list[Any]]:
+    """The values of each row, times as microseconds since 1970 UTC."""
     config = bigquery.QueryJobConfig(query_parameters=parameters)
     try:
         pages = client.query(query, job_config=config, timeout=60).result(page_size=10_000).pages
@@ -114,7 +144,6 @@ def _rows(client: bigquery.Client, query: str, parameters: list[Any]) -> Iterato
                 coming = ahead.submit(next, pages, None)
                 for row in page:
                     # by index: `row.values()` copies every value deeply, which costs as much as all the rest
-                    values: list[Any] = [microseconds(v) if isinstance(v, datetime) else v for v in row]
-                    yield Rollup(*values)
+                    yield [microseconds(v) if isinstance(v, datetime) else v for v in row]
     except (GoogleAPICallError, RetryError, RequestException, GoogleAuthError) as error:
         raise translate(error) from error
