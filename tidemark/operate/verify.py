@@ -1,11 +1,10 @@
 """`tidemark verify`: proves that every number follows from the raw points.
 
 In one snapshot of the database: no mark has been due for longer than the grace, every settled rollup of every tier
-equals a fresh fold, and the ledger balances; then `rollups_latest` in BigQuery is held against the same rows, from the
-first to the last window in which either has anything. A base rollup is folded from the points, one of an upper tier
-from the tier below, which was compared itself. Windows that are owed a settling are pending and not compared. Those
-that were settled while they were open, and owe only a last look, are: it changes `final` and no number, so one that is
-overdue is told, and is no failure.
+equals a fresh fold, and the ledger balances; then `rollups_latest` in BigQuery is held against the same rows. A base
+rollup is folded from the points, one of an upper tier from the tier below, which was compared itself. Windows that are
+owed a settling are pending and not compared. Those that were settled while they were open, and owe only a last look,
+are: it changes `final` and no number, so one that is overdue is told, and is no failure.
 """
 
 from __future__ import annotations
