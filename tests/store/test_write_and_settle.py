@@ -12,12 +12,16 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.integration.oracle import Oracle
+from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
 from tidemark.operate.compare_store import check_rollups
 from tidemark.operate.report import Report
+from tidemark.store import settle
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.dead_letters import LETTERS_AT_ONCE
 from tidemark.store.fold import Range
 from tidemark.store.ledger import totals
+from tidemark.store.marks import insert_marks
+from tidemark.store.rebuild import Rebuild
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.write import Policy, Writer
@@ -193,3 +197,143 @@ def test_a_writer_merges_at_once_while_blocks_overlap_and_copies_again_when_they
         ledger = totals(connection)
         assert connection.exec_driver_sql("SELECT count(*) FROM points").scalar_one() == 500 == ledger.inserted
     assert (ledger.ignored, ledger.unbalanced) == (300, 0)
+
+
+DAY_S = BASE_US // 1_000_000 // 86_400 * 86_400
+DAY = Range(DAY_S, DAY_S + 86_400)
+SERIES = 12
+
+
+def minutes(pool: Engine, first: int, number: int, value: float = 1.0) -> None:
+    """One point of each series in each of some minutes of the day."""
+    keys = [SeriesKey("rebuilt", f"s{i}", "m") for i in range(SERIES)]
+    times = [(DAY.start + minute * 60) * 1_000_000 for minute in range(first, first + number)]
+    rows = [(s, at, at + 1, value + s) for s in range(SERIES) for at in times]
+    Writer(pool, SeriesCache(pool), Policy(60, 0, 0)).write(Block(keys, np.array(rows, POINT)))
+
+
+def settled_right(pool: Engine, rollups: int) -> None:
+    report = Report()
+    with transaction(pool) as connection:
+        for level in range(len(TIERS_S)):
+            check_rollups(connection, report, TIERS_S, level, DAY, quantiles=False)
+        assert connection.exec_driver_sql("SELECT count(*) FROM marks WHERE NOT closing").scalar_one() == 0
+    assert (report.rollups, report.rollups_differ) == (rollups, 0), report
+
+
+def marked(pool: Engine) -> set[tuple[int, int, int]]:
+    """Every (series, tier, window) that a mark owes and that has a rollup."""
+    with transaction(pool) as connection:
+        rows = connection.exec_driver_sql(
+            """SELECT r.series_id, r.tier_s, extract(epoch FROM r.window_start)::bigint * 1000000 FROM rollups r
+               WHERE EXISTS (SELECT FROM marks m WHERE m.tier_s = r.tier_s AND m.window_from <= r.window_start
+                             AND m.window_to > r.window_start AND (m.series_id IS NULL OR m.series_id = r.series_id))"""
+        ).all()
+    return {(row[0], row[1], row[2]) for row in rows}
+
+
+@pytest.mark.parametrize(("project", "look_s"), [(None, 0.0), ("rebuilt", 0.0), (None, 30.0)])
+def test_a_rebuild_of_any_size_settles_in_bounded_transactions_beside_live_windows(
+    pool: Engine, monkeypatch: pytest.MonkeyPatch, project: str | None, look_s: float
+) -> None:
+    minutes(pool, 0, 400)
+    settle_all(pool)
+    monkeypatch.setattr(settle, "ROWS_A_TRANSACTION", 200)
+    monkeypatch.setattr(settle, "TURN_S", 0.0)
+    monkeypatch.setattr(settle, "LOOK_S", look_s)
+    for _ in range(2):  # what is owed twice is one range
+        assert Rebuild(pool, TIERS_S, DAY.start, DAY.end, project).mark() == 3 * (SERIES if project else 1)
+    owed = marked(pool)
+    assert len(owed) == SERIES * (400 + 7 + 1)
+    rng = random.Random(5)
+    settler = Settler(pool, TIERS_S, 0)
+    live, since, appended = 400, 0, set()
+    for turn in range(1000):
+        if turn % 5 == 0 and live < 410:
+            minutes(pool, live, 1)
+            with transaction(pool) as connection:  # as of points that come in time
+                insert_marks(connection, 60, [Range(DAY.start + live * 60, DAY.start + live * 60 + 60)])
+            live, since = live + 1, turn
+        shown = set()
+        for settled in settler.due():
+            assert len(settled.rows) <= 200 * settle.SOURCES_A_ROW
+            rows = settled.rows[["series_id", "tier_s", "window_start"]].tolist()
+            shown |= set(rows)
+            if rng.random() < 0.8:  # else its rows were not appended
+                appended |= set(rows)
+                settler.forget(settled.mark_ids)
+            elif rng.random() < 0.3:  # and another process goes on
+                settler = Settler(pool, TIERS_S, 0)
+                break
+        if (60, (DAY.start + (live - 1) * 60) * 1_000_000) in {row[1:] for row in shown}:
+            since = turn
+        assert turn - since < 15 or live == 410, "live windows wait"
+        left = marked(pool)
+        assert owed <= appended | left, "what is not appended is owed"
+        if live == 410 and not left:
+            break
+    assert look_s or turn > 40
+    assert owed <= appended
+    settled_right(pool, SERIES * (410 + 7 + 1))
+
+
+@pytest.mark.parametrize("error", [MisconfiguredError, UnavailableError])
+def test_a_window_that_cannot_be_settled_does_not_stop_others(
+    pool: Engine, url: str, monkeypatch: pytest.MonkeyPatch, error: type[TidemarkError]
+) -> None:
+    minutes(pool, 0, 100)
+    settle_all(pool)
+    minutes(pool, 60, 1, value=1000.0)  # the same event times: greater points
+    with transaction(pool) as connection:
+        insert_marks(connection, 60, [DAY])
+    minutes(pool, 100, 20)
+    hasty = make_engine(url, 2, 1.0)
+    settler = Settler(hasty, TIERS_S, 0)
+    broken = DAY.start + 60 * 60
+    holding = pool.connect()
+    try:
+        if error is MisconfiguredError:
+            holding.exec_driver_sql("ALTER TABLE rollups ADD CONSTRAINT refuse CHECK (max < 1000 OR tier_s > 60)")
+            holding.commit()
+        else:
+            holding.exec_driver_sql(
+                "SELECT FROM rollups WHERE tier_s = 60 AND window_start = to_timestamp(%s) FOR UPDATE", (broken,)
+            )
+        failures = 0
+        for _ in range(40):
+            try:
+                for settled in settler.due():
+                    settler.forget(settled.mark_ids)
+            except error:
+                failures += 1
+            with transaction(pool) as connection:
+                left = connection.exec_driver_sql(
+                    """SELECT DISTINCT extract(epoch FROM window_from)::bigint, extract(epoch FROM window_to)::bigint
+                       FROM marks WHERE NOT closing"""
+                ).all()
+            if [tuple(row) for row in left] == [(broken, broken + 60)]:
+                break
+            assert any(start <= broken < end for start, end in left)
+        else:
+            pytest.fail(f"marks are left: {left}")
+        assert 1 < failures < 15
+        with pytest.raises(error):
+            list(settler.due())
+        minutes(pool, 120, 1)
+        newest = set()
+        with pytest.raises(error):  # noqa: PT012  # at its end
+            for settled in settler.due():
+                newest |= set(settled.rows["window_start"].tolist())
+                settler.forget(settled.mark_ids)
+        assert (DAY.start + 120 * 60) * 1_000_000 in newest, "live windows go on"
+        holding.rollback()
+        if error is MisconfiguredError:
+            holding.exec_driver_sql("ALTER TABLE rollups DROP CONSTRAINT refuse")
+            holding.commit()
+    finally:
+        holding.close()
+    while found := list(settler.due()):
+        for settled in found:
+            settler.forget(settled.mark_ids)
+    hasty.dispose()
+    settled_right(pool, SERIES * (121 + 3 + 1))

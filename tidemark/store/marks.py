@@ -1,18 +1,34 @@
-"""Marks for windows that a command wants settled again."""
+"""Makes marks: of what a command or the settler owes, and out of marks that owe much."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Final
 
+import numpy as np
 from sqlalchemy import Connection
 
 from tidemark.store.fold import Range
+from tidemark.store.parts import Mark
+from tidemark.store.write import SERIES_A_WINDOW
 
 _INSERT: Final = """
 INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at)
 SELECT %s, to_timestamp(f), to_timestamp(t), s, clock_timestamp()
 FROM unnest(CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS integer[])) AS m(f, t, s)"""
+_MARK: Final = """
+INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at, closing)
+SELECT %s, to_timestamp(f), to_timestamp(t), s, greatest(clock_timestamp(), to_timestamp(r)), %s
+FROM unnest(CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS integer[]), CAST(%s AS float8[])) AS m(f, t, s, r)"""
+_CUT: Final = """
+WITH gone AS (
+    DELETE FROM marks WHERE id = ANY(CAST(%s AS bigint[])) RETURNING id, tier_s, series_id, ready_at, closing
+)
+INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at, closing)
+SELECT g.tier_s, to_timestamp(p.f), to_timestamp(p.t), g.series_id, g.ready_at, g.closing
+FROM unnest(CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS bigint[])) AS p(id, f, t) JOIN gone g USING (id)
+RETURNING id, extract(epoch FROM window_from)::bigint, extract(epoch FROM window_to)::bigint, series_id"""
 
 
 def insert_marks(connection: Connection, tier_s: int, ranges: Sequence[Range]) -> int:
@@ -27,3 +43,41 @@ def insert_marks(connection: Connection, tier_s: int, ranges: Sequence[Range]) -
     ends = [-(-r.end // tier_s) * tier_s for r in ranges]
     connection.exec_driver_sql(_INSERT, (tier_s, starts, ends, [r.series_id for r in ranges]))
     return len(ranges)
+
+
+def cut_marks(connection: Connection, pieces: Sequence[tuple[int, int, int]]) -> list[Mark]:
+    """Replace marks by some that owe a piece each; of a mark that is gone, since another settled it, nothing is made.
+
+    Args:
+        connection: In a transaction: all pieces of a mark are there, or the mark is.
+        pieces: (number of the mark, from, to), which together are what the mark owes.
+    """
+    ids, starts, ends = (list(column) for column in zip(*pieces, strict=True))
+    rows = connection.exec_driver_sql(_CUT, (sorted(set(ids)), ids, starts, ends)).all()
+    return [Mark(*row) for row in rows]
+
+
+def mark_windows(
+    connection: Connection,
+    tier_s: int,
+    windows: np.ndarray,
+    series: np.ndarray,
+    *,
+    whole: bool,
+    ready: Callable[[int, int], float],
+    closing: bool,
+) -> None:
+    """Mark windows (starts in seconds) of a tier, whole or by series; many series of a window become the whole."""
+    starts: list[int] = np.unique(windows).tolist() if whole else []
+    owners: list[int | None] = [None] * len(starts)
+    pairs = np.unique(np.column_stack((windows, series)), axis=0) if not whole else np.empty((0, 2), np.int64)
+    for start, group in groupby(pairs.tolist(), key=lambda pair: pair[0]):
+        of_window = [pair[1] for pair in group]
+        if len(of_window) > SERIES_A_WINDOW:
+            of_window = [None]
+        starts += [start] * len(of_window)
+        owners += of_window
+    if starts:
+        ends = [start + tier_s for start in starts]
+        due = [ready(start, end) for start, end in zip(starts, ends, strict=True)]
+        connection.exec_driver_sql(_MARK, (tier_s, closing, starts, ends, owners, due))

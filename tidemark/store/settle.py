@@ -4,19 +4,24 @@ The order is the guarantee. Marks are read; one transaction locks their windows,
 (whose snapshot is therefore newer than the lock, and than the marks), replaces the store's rollups and marks the
 tier above; it commits; the caller appends the rows to BigQuery; and only then do the marks die (`forget`). Whatever
 crashes in between, a mark that is still there makes it happen again, and a greater revision means a newer snapshot.
+
+A transaction is bounded, a mark is not: one that owes more is replaced by marks that owe a part of it each, in a
+transaction of its own, before any of it is settled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
 from sqlalchemy import Connection, Engine
 
+from tidemark.errors import MisconfiguredError, RefusedError, UnavailableError
 from tidemark.failpoints import reach
+from tidemark.logs import log
 from tidemark.settings import Values
 from tidemark.store.connection import transaction
 from tidemark.store.copy import ROLLUP_COLUMNS, copy_out
@@ -27,14 +32,27 @@ from tidemark.store.fold import (
     differs,
     fold_base,
     fold_rollups,
+    points_of,
     rollups_of,
 )
-from tidemark.store.write import SERIES_A_WINDOW
+from tidemark.store.marks import cut_marks, mark_windows
+from tidemark.store.parts import Mark, Part, cuts, floor2, of_all, of_series
 from tidemark.wire.summary import ROLLUP, Rollups
 
 _LOCK: Final = 0x7469_6465  # "tide"
 MARKS_A_ROUND: Final = 20_000
 ROWS_A_TRANSACTION: Final = 50_000
+SOURCES_A_ROW: Final = 2
+"""Of points, or rollups of the tier below, a transaction reads so many for each of these rows, but for a single window."""
+LOCKS_A_TRANSACTION: Final = 512
+"""Windows of the largest tier; a server has room for some thousands of locks (`max_locks_per_transaction`)."""
+CELLS: Final = 64
+"""Into so many parts a mark is divided at once; the rest stays one mark until these are settled."""
+UNTRIED: Final = 1 << 62
+TURN_S: Final = 5.0
+"""After so long on one tier the next has its turn, and marks are read again: live windows wait no longer for a backlog."""
+LOOK_S: Final = 30.0
+"""After so long `due` leaves the rest for the next call, which may be the end of a bundle."""
 WORK_MEM: Final = "64MB"
 """For the sort of a transaction's points; with less it goes through the disk."""
 NO_NESTED_LOOPS: Final = "SELECT set_config('enable_nestloop', 'off', true)"
@@ -45,23 +63,10 @@ REFRESHES: Final = 10
 
 _DUE: Final = """
 SELECT id, extract(epoch FROM window_from)::bigint, extract(epoch FROM window_to)::bigint, series_id
-FROM marks WHERE tier_s = %s AND {which} ORDER BY ready_at, id LIMIT %s"""
+FROM marks WHERE tier_s = %s AND {which} ORDER BY window_from DESC, id DESC LIMIT %s"""
 _AROUND: Final = """
 SELECT id, extract(epoch FROM window_from)::bigint, extract(epoch FROM window_to)::bigint, series_id
 FROM marks WHERE tier_s = %s AND window_from >= to_timestamp(%s) AND window_to <= to_timestamp(%s) LIMIT %s"""
-_MARK: Final = """
-INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at, closing)
-SELECT %s, to_timestamp(f), to_timestamp(t), s, greatest(clock_timestamp(), to_timestamp(r)), %s
-FROM unnest(CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS integer[]), CAST(%s AS float8[])) AS m(f, t, s, r)"""
-
-
-class Mark(NamedTuple):
-    """A durable note that windows must be settled; times in seconds since 1970."""
-
-    id: int
-    start: int
-    end: int
-    series_id: int | None
 
 
 class Settled(NamedTuple):
@@ -89,7 +94,9 @@ class Settler:
     tiers_s: tuple[int, ...]
     horizon_s: float
     quantiles: bool = False
-    rows_a_window: float = 100.0
+    _smaller: dict[int, dict[tuple[int, int, int | None], int]] = field(default_factory=dict, init=False)
+    """By tier and by what a mark owes: with how many windows at most to try again what could not be settled; those with
+    the least come last."""
 
     @classmethod
     def of(cls, pool: Engine, values: Values) -> Settler:
@@ -99,6 +106,10 @@ class Settler:
     def due(self, everything: bool = False) -> Iterator[Settled]:
         """Settle what is due now, tier by tier from the narrowest, a transaction at a time.
 
+        Newest windows first, and no tier for much longer than `TURN_S` at once. It ends after about `LOOK_S` even if
+        more is due. What cannot be settled does not stop the rest of its tier or another; from then on its turn comes
+        last, and it is tried in smaller and smaller parts.
+
         Args:
             everything: Also what is not due yet, except the closing look at windows that were settled early.
 
@@ -106,14 +117,23 @@ class Settler:
             The rows of each transaction after its commit. Append them, then `forget` their marks.
 
         Raises:
-            UnavailableError, MisconfiguredError: what was yielded so far stands; the rest keeps its marks.
+            UnavailableError, MisconfiguredError: what was yielded so far stands; the rest keeps its marks. The first
+                of what failed.
         """
         which = "NOT closing" if everything else "ready_at <= clock_timestamp()"
-        for level, tier_s in enumerate(self.tiers_s):
-            with transaction(self.pool) as connection:
-                found = connection.exec_driver_sql(_DUE.format(which=which), (tier_s, MARKS_A_ROUND)).all()
-            for scope, chunk in chunks([Mark(*row) for row in found], tier_s, self._windows_at_once()):
-                yield self._settle(level, scope, chunk)
+        until = time.monotonic() + LOOK_S
+        yielded: set[int] = set()
+        failures: list[UnavailableError | MisconfiguredError] = []
+        more = True
+        while more and not failures:
+            more = False
+            for level in range(len(self.tiers_s)):
+                for parts in self._parts(level, which, yielded):
+                    left = yield from self._turn(level, parts, yielded, failures)
+                    more = more or left
+            more = more and time.monotonic() < until
+        if failures:
+            raise failures[0]
 
     def forget(self, mark_ids: Sequence[int]) -> None:
         """Delete marks whose rows are durable everywhere."""
@@ -129,11 +149,116 @@ class Settler:
             ).scalar()
         return max(0.0, float(age)) if age is not None else 0.0
 
-    def _windows_at_once(self) -> int:
-        return max(1, int(ROWS_A_TRANSACTION / max(1.0, self.rows_a_window)))
-
-    def _settle(self, level: int, scope: Range | list[Range], marks: list[Mark]) -> Settled:
+    def _parts(self, level: int, which: str, yielded: set[int]) -> tuple[list[Part], list[Part]]:
+        """What else is due in a tier, of all series and of single ones, in the order in which to settle it."""
         tier_s = self.tiers_s[level]
+        with transaction(self.pool) as connection:
+            rows = connection.exec_driver_sql(_DUE.format(which=which), (tier_s, MARKS_A_ROUND)).all()
+        groups: dict[int, list[Mark]] = {}
+        before = self._smaller.get(tier_s, {})
+        for mark in (Mark(*row) for row in rows if row[0] not in yielded):
+            groups.setdefault(before.get(mark.what, UNTRIED), []).append(mark)
+        self._smaller[tier_s] = {m.what: n for n, marks in groups.items() if n != UNTRIED for m in marks}
+        whole: list[Part] = []
+        single: list[Part] = []
+        for limit, marks in sorted(groups.items(), reverse=True):
+            some, left = of_all(marks)
+            whole += some
+            single += of_series(left, tier_s, self._most_windows(level, limit), self.tiers_s[-1])
+        return whole, single
+
+    def _turn(
+        self, level: int, parts: list[Part], yielded: set[int], failures: list[UnavailableError | MisconfiguredError]
+    ) -> Generator[Settled, None, bool]:
+        """Settle parts until `TURN_S` is over; returns whether any are left."""
+        until = time.monotonic() + TURN_S
+        tier_s = self.tiers_s[level]
+        smaller = self._smaller[tier_s]
+        left = parts[::-1]
+        while left:
+            part = left.pop()
+            try:
+                divided = self._divided(level, part)
+                if divided is not None:
+                    left += divided[::-1]
+                    continue
+                settled = self._settle(level, part)
+            except (UnavailableError, MisconfiguredError, RefusedError) as error:
+                # no point is to blame that could become a dead letter: a person has to look
+                told = MisconfiguredError(str(error)) if isinstance(error, RefusedError) else error
+                failures.append(told)
+                log.warning("%s Windows of %d s before %s wait.", error, tier_s, np.datetime64(part.end, "s"))
+                windows = part.windows(tier_s)
+                for mark in part.marks:
+                    # of single windows those that failed least often come first
+                    smaller[mark.what] = windows // 2 if windows > 1 else min(1, smaller.get(mark.what, 1)) - 1
+            else:
+                for mark in part.marks:
+                    smaller.pop(mark.what, None)
+                yielded.update(settled.mark_ids)
+                yield settled
+            if time.monotonic() >= until:
+                break
+        return bool(left)
+
+    def _most_windows(self, level: int, limit: int) -> int:
+        locks = LOCKS_A_TRANSACTION * self.tiers_s[-1] / self.tiers_s[level]
+        return floor2(min(ROWS_A_TRANSACTION, locks, limit))
+
+    def _divided(self, level: int, part: Part) -> list[Part] | None:
+        """Smaller parts, each with marks of its own; None where one transaction can take it."""
+        tier_s = self.tiers_s[level]
+        windows = part.windows(tier_s)
+        if windows <= 1:
+            return None
+        limit = min(self._smaller[tier_s].get(mark.what, UNTRIED) for mark in part.marks)
+        most = self._most_windows(level, limit)
+        if windows <= most:
+            if not isinstance(part.scope, Range) or not self._too_much(level, part.scope):
+                return None
+            most = floor2(windows - 1)
+        cell_s = most * tier_s
+        begin = (-(-part.end // cell_s) - CELLS) * cell_s
+        marks: list[Mark] = []
+        pieces: list[tuple[int, int, int]] = []
+        for mark in part.marks:
+            found = list(cuts(mark, cell_s, begin))
+            if len(found) > 1:
+                pieces += [(mark.id, start, end) for start, end in found]
+            elif mark.end > begin:
+                marks.append(mark)
+        if pieces:
+            with transaction(self.pool) as connection:
+                made = cut_marks(connection, pieces)
+            reach("settle.cut")
+            self._smaller[tier_s].update({mark.what: limit for mark in made if limit != UNTRIED})
+            marks += [mark for mark in made if mark.end > begin]
+        smaller, left = of_all(marks, cell_s)
+        return smaller + of_series(left, tier_s, most, cell_s)
+
+    def _too_much(self, level: int, scope: Range) -> bool:
+        """Whether the windows of a range have more rows, or more to read for them, than one transaction should take.
+
+        Both are counted no further than that.
+        """
+        rows = ROWS_A_TRANSACTION
+        own = f"SELECT p.window_start FROM {rollups_of(scope, self.tiers_s[level])} ORDER BY p.window_start OFFSET {rows:d} LIMIT 1"
+        if level:
+            below = rollups_of(scope, self.tiers_s[level - 1])
+            read = f"SELECT p.window_start FROM {below} ORDER BY p.window_start OFFSET {SOURCES_A_ROW * rows:d} LIMIT 1"
+        else:
+            # the points have no index by time to be counted in: materialized, so that the limit does not choose the plan
+            read = (
+                f"WITH p AS MATERIALIZED (SELECT p.event_time FROM {points_of(scope)})"
+                f" SELECT p.event_time FROM p OFFSET {SOURCES_A_ROW * rows:d} LIMIT 1"
+            )
+        with transaction(self.pool) as connection:
+            answer = connection.exec_driver_sql(f"SELECT ({own}) IS NOT NULL OR ({read}) IS NOT NULL")
+            return bool(answer.scalar_one())
+
+    def _settle(self, level: int, part: Part) -> Settled:
+        tier_s = self.tiers_s[level]
+        scope, marks = part
         with transaction(self.pool) as connection:
             clock_us = self._lock(connection, scope)
             if isinstance(scope, Range):
@@ -146,9 +271,6 @@ class Settler:
                 news = rows[found["kind"] != _UNCHANGED]
                 self._mark_above(connection, self.tiers_s[level + 1], news, scope, clock_us / 1e6)
             self._mark_open(connection, tier_s, rows, scope)
-        if isinstance(scope, Range) and len(rows):
-            windows = (scope.end - scope.start) / tier_s
-            self.rows_a_window += 0.3 * (len(rows) / windows - self.rows_a_window)
         reach("settle.committed")
         changed = int(np.count_nonzero(found["kind"]))
         corrected = int(np.count_nonzero(found["kind"] == _CORRECTED))
@@ -236,7 +358,7 @@ class Settler:
             return min(closes, (now // step + 1) * step)
 
         windows = rows["window_start"] // (tier_s * 1_000_000) * tier_s
-        _insert_marks(
+        mark_windows(
             connection, tier_s, windows, rows["series_id"], whole=isinstance(scope, Range), ready=ready, closing=False
         )
 
@@ -248,7 +370,7 @@ class Settler:
             return end + self.horizon_s
 
         windows = early["window_start"] // 1_000_000
-        _insert_marks(
+        mark_windows(
             connection, tier_s, windows, early["series_id"], whole=isinstance(scope, Range), ready=ready, closing=True
         )
 
@@ -267,79 +389,3 @@ def _differs_from_old() -> str:
     for name in SUMMARY:
         text = text.replace(f"old.{name}", f"j.old_{name}")
     return text
-
-
-def _insert_marks(
-    connection: Connection,
-    tier_s: int,
-    windows: np.ndarray,
-    series: np.ndarray,
-    *,
-    whole: bool,
-    ready: Callable[[int, int], float],
-    closing: bool,
-) -> None:
-    """Mark windows (starts in seconds) of a tier, whole or by series; many series of a window become the whole."""
-    starts: list[int] = np.unique(windows).tolist() if whole else []
-    owners: list[int | None] = [None] * len(starts)
-    pairs = np.unique(np.column_stack((windows, series)), axis=0) if not whole else np.empty((0, 2), np.int64)
-    for start, group in groupby(pairs.tolist(), key=lambda pair: pair[0]):
-        of_window = [pair[1] for pair in group]
-        if len(of_window) > SERIES_A_WINDOW:
-            of_window = [None]
-        starts += [start] * len(of_window)
-        owners += of_window
-    if starts:
-        ends = [start + tier_s for start in starts]
-        due = [ready(start, end) for start, end in zip(starts, ends, strict=True)]
-        connection.exec_driver_sql(_MARK, (tier_s, closing, starts, ends, owners, due))
-
-
-def chunks(marks: Sequence[Mark], tier_s: int, windows: int) -> Iterator[tuple[Range | list[Range], list[Mark]]]:
-    """Group marks into scopes of about `windows` windows, no mark in two of them.
-
-    Overlapping and adjacent marks of all series become one range; marks of single series that such a range covers
-    join it; the rest become lists of ranges, adjacent ones of a series merged.
-    """
-    whole = sorted((m for m in marks if m.series_id is None), key=lambda m: (m.start, m.end))
-    single = sorted((m for m in marks if m.series_id is not None), key=lambda m: (m.series_id, m.start, m.end))
-    ranges: list[tuple[Range, list[Mark]]] = []
-    for mark in whole:
-        if ranges:
-            last, members = ranges[-1]
-            overlaps = mark.start < last.end
-            adjoins = mark.start == last.end and (mark.end - last.start) // tier_s <= windows
-            if overlaps or adjoins:
-                ranges[-1] = (Range(last.start, max(last.end, mark.end)), [*members, mark])
-                continue
-        ranges.append((Range(mark.start, mark.end), [mark]))
-    covered: dict[int, list[Mark]] = {}
-    left = []
-    starts = np.array([r.start for r, _ in ranges], np.int64)
-    for mark in single:
-        place = int(np.searchsorted(starts, mark.start, side="right")) - 1
-        if place >= 0 and mark.end <= ranges[place][0].end:
-            covered.setdefault(place, []).append(mark)
-        else:
-            left.append(mark)
-    for place, (scope, members) in enumerate(ranges):
-        yield scope, members + covered.get(place, [])
-    yield from _single_chunks(left)
-
-
-def _single_chunks(marks: Sequence[Mark]) -> Iterator[tuple[list[Range], list[Mark]]]:
-    """Marks of single series, sorted by series and start, as lists of disjoint ranges."""
-    scope: list[Range] = []
-    members: list[Mark] = []
-    for mark in marks:
-        last = scope[-1] if scope else None
-        if last is not None and last.series_id == mark.series_id and mark.start <= last.end:
-            scope[-1] = Range(last.start, max(last.end, mark.end), mark.series_id)
-        else:
-            if len(scope) >= 1000:
-                yield scope, members
-                scope, members = [], []
-            scope.append(Range(mark.start, mark.end, mark.series_id))
-        members.append(mark)
-    if scope:
-        yield scope, members
