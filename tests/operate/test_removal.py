@@ -369,6 +369,59 @@ def test_rebuild_hides_what_only_bigquery_has(product: Product, capsys: pytest.C
     assert product.shown() == {("a", "one", 1): 300, ("a", "two", 1): 300}
 
 
+def test_rebuild_outdoes_what_bigquery_has_newer(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    product.write(1)
+    product.settle()
+    lost = "SELECT * FROM rollups WHERE window_start >= to_timestamp(0) ORDER BY series_id, tier_s, window_start"
+    with transaction(product.pool) as connection:
+        before = connection.exec_driver_sql(lost).all()
+        connection.exec_driver_sql("CREATE TABLE points_before AS SELECT * FROM points")
+        connection.exec_driver_sql("CREATE TABLE rollups_before AS SELECT * FROM rollups")
+    one_more = [(0, TODAY_US - DAY_US + 1, TODAY_US, 7.0)]
+    product.writer.write(Block(KEYS, np.array(one_more, POINT)))
+    product.settle()
+    with transaction(product.pool) as connection:  # a fail-over loses the last point, and nobody sends it again
+        for table in ("points", "rollups"):
+            connection.exec_driver_sql(f"TRUNCATE {table}")
+            connection.exec_driver_sql(f"INSERT INTO {table} SELECT * FROM {table}_before")
+            connection.exec_driver_sql(f"DROP TABLE {table}_before")
+        connection.exec_driver_sql("TRUNCATE ledger")
+        connection.exec_driver_sql("INSERT INTO ledger (received, inserted) VALUES (900, 900)")
+    report = verify(product.pool.url.set(drivername="postgresql").render_as_string(False), DATASET, TIERS_S)
+    assert report.warehouse_differ == 3
+    told = ("rebuild", f"--from={day(1)}", f"--to={day(0)}")
+    assert command(capsys, *told) == {"marks": 3, "hidden": 3}
+    assert command(capsys, *told)["hidden"] == 0, "once is enough"
+    product.settle()
+    right(product)
+    assert product.shown()["a", "one", 1] == 300
+    with transaction(product.pool) as connection:
+        after = connection.exec_driver_sql(lost).all()
+    assert len(after) == len(before)
+    assert sum(one != other for one, other in zip(before, after, strict=True)) == 3, "the rest is as it was"
+
+
+def test_rebuild_does_not_make_an_open_window_final(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = product.series.ids(KEYS)
+    open_us = TODAY_US + 2 * DAY_US
+    rows = [(s, open_us + 1, TODAY_US, 1.0) for s in range(3)]
+    product.writer.write(Block(KEYS, np.array(rows, POINT)))
+    previews = np.zeros(3, ROLLUP)
+    previews["series_id"], previews["tier_s"], previews["window_start"], previews["count"] = ids, 60, open_us, 1
+    product.rollups.append(previews, KEYS, "early")
+    told = ("rebuild", f"--from={day(-2)}", f"--to={day(-3)}")
+    assert command(capsys, *told)["hidden"] == 3
+    for _ in range(2):
+        product.settle()
+        with transaction(product.pool) as connection:
+            finals = connection.exec_driver_sql("SELECT tier_s, final, count FROM rollups ORDER BY tier_s").all()
+        assert [tuple(row) for row in finals] == [(t, False, 1) for t in TIERS_S for _ in range(3)]
+        shown = list(latest(rest(DATASET), DATASET, open_us, open_us + DAY_US, 60))
+        assert [(row.count, row.final) for row in shown] == [(1, False)] * 3
+        command(capsys, *told)
+    assert product.number("SELECT count(*) FROM marks WHERE closing AND tier_s = 60") > 0
+
+
 def test_maintain_beside_writers(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
     product.write(40)
     product.settle()

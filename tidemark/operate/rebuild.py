@@ -1,8 +1,8 @@
 """`tidemark rebuild`: owes every window of a range a settling, so that ingest recomputes it and BigQuery gets it again.
 
 For after a fail-over, a restore, a repair by hand, or a table of BigQuery that was lost. With --rollup_dataset, the
-table and the view are made where they are missing, and rows that only BigQuery has (their windows were lost with the
-last seconds of a primary) are hidden by emptied ones.
+table and the view are made where they are missing, and rows that the store lacks or has older (they were lost with the
+last seconds of a primary) are outdone: by emptied ones, or by what the store has.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"marks": marks, "hidden": hidden}))  # noqa: T201
     else:
-        print(f"{marks:,} marks, {hidden:,} rows that only BigQuery has; ingest settles them.")  # noqa: T201
+        print(f"{marks:,} marks, {hidden:,} rows that BigQuery has newer or alone; ingest settles them.")  # noqa: T201
     return 0
 
 

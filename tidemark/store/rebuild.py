@@ -1,4 +1,4 @@
-"""Marks a range of windows of every tier, and takes over rows that only BigQuery has."""
+"""Marks a range of windows of every tier, and outdoes rows of which BigQuery has a newer revision, or the only one."""
 
 from __future__ import annotations
 
@@ -22,15 +22,20 @@ Row = tuple[tuple[str, str, str], int, int, int]
 
 _ZEROS: Final = ", ".join("w.start" if name.endswith("_time") else "0" for name in SUMMARY)
 _HIDE: Final = f"""
-INSERT INTO rollups (series_id, tier_s, window_start, {", ".join(SUMMARY)}, revision, final)
-SELECT w.series_id, w.tier_s, w.start, {_ZEROS}, w.revision + 1, true
+INSERT INTO rollups AS r (series_id, tier_s, window_start, {", ".join(SUMMARY)}, revision, final)
+SELECT w.series_id, w.tier_s, w.start, {_ZEROS}, w.revision + 1, false
 FROM (
     SELECT s AS series_id, t AS tier_s, to_timestamp(f) AS start, r AS revision
     FROM unnest(CAST(%s AS integer[]), CAST(%s AS integer[]), CAST(%s AS bigint[]), CAST(%s AS bigint[]))
     AS u(s, t, f, r)
-) w
-ON CONFLICT DO NOTHING
+) w LEFT JOIN rollups o ON o.series_id = w.series_id AND o.tier_s = w.tier_s AND o.window_start = w.start
+WHERE o.revision IS NULL OR o.revision < w.revision
+ORDER BY w.series_id, w.tier_s, w.start
+ON CONFLICT (series_id, tier_s, window_start) DO UPDATE SET revision = excluded.revision
+WHERE r.revision < excluded.revision - 1
 RETURNING series_id, tier_s, extract(epoch FROM window_start)::bigint"""
+"""Not final: settling makes it so once the window is closed. The join, since a conflict locks its row even where nothing is
+to be done."""
 _OF_PROJECT: Final = "SELECT series_id FROM series WHERE project = %s ORDER BY series_id"
 
 
@@ -77,13 +82,15 @@ class Rebuild:
             return sum(insert_marks(connection, tier_s, ranges) for tier_s in self.tiers_s)
 
     def hide(self, rows: Iterable[Row]) -> int:
-        """Take over rows that the store lacks, emptied and with a greater revision, marked so that they are appended.
+        """Give the store a greater revision of rows that it lacks or has older, marked so that they are appended.
+
+        A row that it lacks becomes an emptied one; of an older one only the revision changes.
 
         Args:
             rows: Of BigQuery's latest view.
 
         Returns:
-            How many the store lacked.
+            How many the store lacked or had older.
 
         Raises:
             UnavailableError, MisconfiguredError: some may be done; do it again.
@@ -95,9 +102,9 @@ class Rebuild:
             ids = series.ids([SeriesKey(*row[0]) for row in some])
             columns = (ids, *([row[i] for row in some] for i in (1, 2, 3)))
             with transaction(self.pool) as connection:
-                lacked = connection.exec_driver_sql(_HIDE, columns).all()
+                outdone = connection.exec_driver_sql(_HIDE, columns).all()
                 for tier_s in self.tiers_s:
-                    starts = [Range(f, f + tier_s, s) for s, t, f in lacked if t == tier_s]
+                    starts = [Range(f, f + tier_s, s) for s, t, f in outdone if t == tier_s]
                     insert_marks(connection, tier_s, starts)
-            hidden += len(lacked)
+            hidden += len(outdone)
         return hidden
