@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 
 from tests.integration.oracle import Oracle
 from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
+from tidemark.local.postgres import Postgres
 from tidemark.operate.compare_store import check_rollups
 from tidemark.operate.report import Report
 from tidemark.store import settle
@@ -20,7 +21,7 @@ from tidemark.store.connection import make_engine, transaction
 from tidemark.store.dead_letters import LETTERS_AT_ONCE
 from tidemark.store.fold import Range
 from tidemark.store.ledger import totals
-from tidemark.store.marks import insert_marks
+from tidemark.store.marks import cut_marks, insert_marks
 from tidemark.store.rebuild import Rebuild
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
@@ -337,3 +338,30 @@ def test_a_window_that_cannot_be_settled_does_not_stop_others(
             settler.forget(settled.mark_ids)
     hasty.dispose()
     settled_right(pool, SERIES * (121 + 3 + 1))
+
+
+def test_after_a_fail_over_a_new_mark_is_not_taken_for_one_that_was_settled(pool: Engine, server: Postgres) -> None:
+    """As a replica looks that lacks the last seconds: another server, whose sequence goes back."""
+    minutes(pool, 0, 1)
+    settler = Settler(pool, TIERS_S[:1], 0)
+    (settled,) = settler.due()
+    with transaction(pool) as connection:
+        first = connection.exec_driver_sql("SELECT min(id) FROM marks").scalar_one()
+    pool.dispose()
+    server.stop()
+    server.start()
+    with transaction(pool) as connection:
+        connection.exec_driver_sql("TRUNCATE points, rollups, marks")
+        connection.exec_driver_sql(f"ALTER TABLE marks ALTER id RESTART WITH {first}")
+    minutes(pool, 0, 1)
+    with transaction(pool) as connection:
+        before = connection.exec_driver_sql("SELECT id FROM marks ORDER BY id").scalars().all()
+    assert first in before
+    settler.forget(settled.mark_ids)
+    with transaction(pool) as connection:
+        assert cut_marks(connection, [(settled.mark_ids[0], 0, 60)]) == []
+        assert connection.exec_driver_sql("SELECT id FROM marks ORDER BY id").scalars().all() == before
+    (settled,) = settler.due()
+    settler.forget(settled.mark_ids)
+    with transaction(pool) as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM marks").scalar_one() == 0

@@ -21,14 +21,20 @@ _MARK: Final = """
 INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at, closing)
 SELECT %s, to_timestamp(f), to_timestamp(t), s, greatest(clock_timestamp(), to_timestamp(r)), %s
 FROM unnest(CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS integer[]), CAST(%s AS float8[])) AS m(f, t, s, r)"""
-_CUT: Final = """
+_SERVER: Final = "(SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint & 8388607)"
+NUMBER: Final = f"id + ({_SERVER} << 40)"
+"""The SQL of a mark's number outside the database: on a server that takes over without the last seconds, or comes back from
+a backup, ids begin again, and one that was at work meanwhile must not mistake a new mark for the one it has settled."""
+_IDS: Final = f"SELECT n & ((1::bigint << 40) - 1) FROM unnest(CAST(%s AS bigint[])) AS m(n) WHERE n >> 40 = {_SERVER}"
+_CUT: Final = f"""
 WITH gone AS (
-    DELETE FROM marks WHERE id = ANY(CAST(%s AS bigint[])) RETURNING id, tier_s, series_id, ready_at, closing
+    DELETE FROM marks WHERE id = ANY(ARRAY({_IDS})) RETURNING {NUMBER} AS number, tier_s, series_id, ready_at, closing
 )
 INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at, closing)
 SELECT g.tier_s, to_timestamp(p.f), to_timestamp(p.t), g.series_id, g.ready_at, g.closing
-FROM unnest(CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS bigint[])) AS p(id, f, t) JOIN gone g USING (id)
-RETURNING id, extract(epoch FROM window_from)::bigint, extract(epoch FROM window_to)::bigint, series_id"""
+FROM unnest(CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS bigint[])) AS p(number, f, t) JOIN gone g USING (number)
+RETURNING {NUMBER}, extract(epoch FROM window_from)::bigint, extract(epoch FROM window_to)::bigint, series_id"""
+_DELETE: Final = f"DELETE FROM marks WHERE id = ANY(ARRAY({_IDS}))"
 
 
 def insert_marks(connection: Connection, tier_s: int, ranges: Sequence[Range]) -> int:
@@ -52,9 +58,14 @@ def cut_marks(connection: Connection, pieces: Sequence[tuple[int, int, int]]) ->
         connection: In a transaction: all pieces of a mark are there, or the mark is.
         pieces: (number of the mark, from, to), which together are what the mark owes.
     """
-    ids, starts, ends = (list(column) for column in zip(*pieces, strict=True))
-    rows = connection.exec_driver_sql(_CUT, (sorted(set(ids)), ids, starts, ends)).all()
+    numbers, starts, ends = (list(column) for column in zip(*pieces, strict=True))
+    rows = connection.exec_driver_sql(_CUT, (sorted(set(numbers)), numbers, starts, ends)).all()
     return [Mark(*row) for row in rows]
+
+
+def delete_marks(connection: Connection, numbers: Sequence[int]) -> None:
+    """Delete marks by their numbers; those of another server are passed over."""
+    connection.exec_driver_sql(_DELETE, (list(numbers),))
 
 
 def mark_windows(

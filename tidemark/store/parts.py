@@ -16,7 +16,7 @@ ANY_CELL: Final = 1 << 62
 
 
 class Mark(NamedTuple):
-    """A durable note that windows must be settled; times in seconds since 1970."""
+    """A durable note that windows must be settled; times in seconds since 1970. `id`: see `marks.NUMBER`."""
 
     id: int
     start: int

@@ -35,7 +35,7 @@ from tidemark.store.fold import (
     points_of,
     rollups_of,
 )
-from tidemark.store.marks import cut_marks, mark_windows
+from tidemark.store.marks import NUMBER, cut_marks, delete_marks, mark_windows
 from tidemark.store.parts import Mark, Part, cuts, floor2, of_all, of_series
 from tidemark.wire.summary import ROLLUP, Rollups
 
@@ -61,11 +61,11 @@ one row, and would make the sketches anew for each of 10,000."""
 REFRESHES: Final = 10
 """How often an open window of an upper tier is settled over its length."""
 
-_DUE: Final = """
-SELECT id, extract(epoch FROM window_from)::bigint, extract(epoch FROM window_to)::bigint, series_id
-FROM marks WHERE tier_s = %s AND {which} ORDER BY window_from DESC, id DESC LIMIT %s"""
-_AROUND: Final = """
-SELECT id, extract(epoch FROM window_from)::bigint, extract(epoch FROM window_to)::bigint, series_id
+_DUE: Final = f"""
+SELECT {NUMBER}, extract(epoch FROM window_from)::bigint, extract(epoch FROM window_to)::bigint, series_id
+FROM marks WHERE tier_s = %s AND {{which}} ORDER BY window_from DESC, id DESC LIMIT %s"""
+_AROUND: Final = f"""
+SELECT {NUMBER}, extract(epoch FROM window_from)::bigint, extract(epoch FROM window_to)::bigint, series_id
 FROM marks WHERE tier_s = %s AND window_from >= to_timestamp(%s) AND window_to <= to_timestamp(%s) LIMIT %s"""
 
 
@@ -77,7 +77,7 @@ class Settled(NamedTuple):
             appended them. Shape (n,), dtype `ROLLUP`.
         changed: How many of them are new or differ from what the store had.
         corrected: How many differ from an earlier settled row.
-        mark_ids: To be forgotten once the rows are durable in BigQuery.
+        mark_ids: Numbers of marks, to be forgotten once the rows are durable in BigQuery.
     """
 
     rows: Rollups
@@ -136,9 +136,9 @@ class Settler:
             raise failures[0]
 
     def forget(self, mark_ids: Sequence[int]) -> None:
-        """Delete marks whose rows are durable everywhere."""
+        """Delete marks whose rows are durable everywhere; if another server has taken over since, none: they come again."""
         with transaction(self.pool) as connection:
-            connection.exec_driver_sql("DELETE FROM marks WHERE id = ANY(CAST(%s AS bigint[]))", (list(mark_ids),))
+            delete_marks(connection, mark_ids)
         reach("settle.forgotten")
 
     def oldest_due_s(self) -> float:
