@@ -147,7 +147,8 @@ class _Append(beam.DoFn):
         try:
             self._store.settler().forget(batch.mark_ids)
         except (UnavailableError, MisconfiguredError) as error:
-            self._failed("settled_deferred", len(rows), error)  # they will be appended once more, with the same content
+            count("settled_deferred", len(rows))  # they will be appended once more, with the same content
+            self._failed(error)
             log.warning("%s Settled rows wait.", error)
             return
         count("settled", len(rows))
@@ -157,13 +158,13 @@ class _Append(beam.DoFn):
         try:
             append(self._store, self._warehouse, rows, panes)
         except (UnavailableError, MisconfiguredError) as error:
-            self._failed("append_failures", 1, error)
+            count("append_failures")
+            self._failed(error)
             log.warning("%s Settled rows wait; previews are dropped meanwhile.", error)
             return False
         return True
 
-    def _failed(self, counter: str, number: int, error: Exception) -> None:
+    def _failed(self, error: Exception) -> None:
         self._down = True
-        count(counter, number)
         if isinstance(error, MisconfiguredError):
             count("retries_misconfigured")
