@@ -220,9 +220,9 @@ def alerts(root: Path) -> Iterator[str]:
         yield from _query("terraform/alerts.tf", re.sub(r"\$\{var\.\w+\}", "1", whole))
     runbook = (root / "docs" / "operations" / "runbook.md").read_text()
     headings = set(re.findall(r"^## (.+)$", runbook, re.MULTILINE)) - {"What is promised"}
-    rules = list(_rules(root))
-    yield from (problem for problem in rules if not isinstance(problem, dict))
-    names = policies | {rule["alert"] for rule in rules if isinstance(rule, dict)}
+    rules, problems = _rules(root)
+    yield from problems
+    names = policies | rules
     yield from (f"docs/operations/runbook.md has no heading {name}" for name in sorted(names - headings))
     yield from (f"there is no alert {name}, of which the runbook speaks" for name in sorted(headings - names))
 
@@ -232,27 +232,27 @@ _OTHERS: Final = frozenset({"flink_jobmanager_job_lastCheckpointSize"})
 """What is watched beside our own."""
 
 
-def _rules(root: Path) -> Iterator[dict[str, Any] | str]:
-    """The rules for Prometheus, and what is wrong with them."""
+def _rules(root: Path) -> tuple[set[str], list[str]]:
+    """The names of the rules for Prometheus, and what is wrong with them."""
     known = {f"{NAMESPACE}_{m.name}{'_total' if m.kind is Kind.COUNTER else ''}" for m in METRICS.values()} | _OTHERS
+    names: set[str] = set()
+    problems: list[str] = []
     try:
         rules = [rule for group in yaml.safe_load((root / RULES).read_text())["groups"] for rule in group["rules"]]
     except (yaml.YAMLError, KeyError, TypeError) as error:
-        yield f"{RULES} cannot be parsed: {str(error).splitlines()[0]}"
-        return
+        return names, [f"{RULES} cannot be parsed: {str(error).splitlines()[0]}"]
     for rule in rules:
         if missing := {"alert", "expr", "labels", "annotations"} - set(rule):
-            yield f"{RULES}: a rule lacks {', '.join(sorted(missing))}"
+            problems.append(f"{RULES}: a rule lacks {', '.join(sorted(missing))}")
             continue
-        yield rule
         name = rule["alert"]
-        yield from _query(str(RULES), rule["expr"])
-        for metric in re.findall(r"\b(?:tidemark|flink)_\w+", rule["expr"]):
-            if metric not in known:
-                yield f"{RULES} watches {metric}, which nobody serves"
-        anchor = name.lower().replace(" ", "-")
-        if rule["annotations"].get("runbook") != f"docs/operations/runbook.md#{anchor}":
-            yield f"{RULES}: {name} does not say what to do"
+        names.add(name)
+        problems += _query(str(RULES), rule["expr"])
+        watched = set(re.findall(r"\b(?:tidemark|flink)_\w+", rule["expr"]))
+        problems += [f"{RULES} watches {metric}, which nobody serves" for metric in sorted(watched - known)]
+        if rule["annotations"].get("runbook") != f"docs/operations/runbook.md#{name.lower().replace(' ', '-')}":
+            problems.append(f"{RULES}: {name} does not say what to do")
+    return names, problems
 
 
 def _query(where: str, text: str) -> Iterator[str]:

@@ -14,7 +14,31 @@ from tidemark.logs import log
 FIRST_WAIT_S: Final = 0.1
 LONGEST_WAIT_S: Final = 10.0
 
+PAUSES_S: Final = (0.2, 1.0, 5.0)
+"""Of `a_few_times`."""
+
 Result = TypeVar("Result")
+
+
+def kind(error: TidemarkError) -> str:
+    """How the metrics call it: `retries_unavailable`, `retries_misconfigured`."""
+    return "unavailable" if isinstance(error, UnavailableError) else "misconfigured"
+
+
+def a_few_times(attempt: Callable[[], Result]) -> Result:
+    """Call `attempt`, and after each of `PAUSES_S` once more while the service cannot serve it.
+
+    For a command, whose caller may repeat it.
+
+    Raises:
+        UnavailableError: that of the last attempt. Others are raised at once.
+    """
+    for pause in PAUSES_S:
+        try:
+            return attempt()
+        except UnavailableError:
+            time.sleep(_jittered(pause))
+    return attempt()
 
 
 def until_done(
@@ -47,8 +71,7 @@ def until_done(
             cap = error.cap if isinstance(error, UnavailableError) else None
             capped = 0 if cap is None else capped + 1
             mend = cap is not None and capped >= cap
-            kind = "misconfigured" if mend or not isinstance(error, UnavailableError) else "unavailable"
-            count(f"retries_{kind}")
+            count(f"retries_{'misconfigured' if mend else kind(error)}")
             if give_up is not None and give_up.is_set():
                 raise
             if mend:
@@ -57,9 +80,13 @@ def until_done(
                 )
             else:
                 log.warning("%s Waiting; nothing is acknowledged meanwhile.", error)
-            pause = random.uniform(wait / 2, wait)  # noqa: S311  # jitter, not a secret
+            pause = _jittered(wait)
             if give_up is None:
                 time.sleep(pause)
             else:
                 give_up.wait(pause)
             wait = min(2 * wait, LONGEST_WAIT_S)
+
+
+def _jittered(pause_s: float) -> float:
+    return random.uniform(pause_s / 2, pause_s)  # noqa: S311  # jitter, not a secret

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from apache_beam.metrics import Metrics
 
+from tidemark.errors import MisconfiguredError, TidemarkError
 from tidemark.metrics import METRICS, NAMESPACE, Kind
 
 _tally: Counter[str] = Counter()
@@ -53,6 +54,12 @@ def count(name: str, number: int = 1) -> None:
         counter.inc(number)
         with _lock:
             _tally[name] += number
+
+
+def count_waiting(error: TidemarkError) -> None:
+    """Count a failure that waits for a person, where no loop of `tidemark.retry` does."""
+    if isinstance(error, MisconfiguredError):
+        count("retries_misconfigured")
 
 
 def gauge(name: str, value: float) -> None:

@@ -12,7 +12,7 @@ from apache_beam.utils.timestamp import Duration
 
 from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.logs import log
-from transforms.counters import count, gauge
+from transforms.counters import count, count_waiting, gauge
 from transforms.prometheus import serve
 from transforms.resources import Store
 from transforms.rollup_batch import RollupBatch
@@ -110,7 +110,6 @@ class _SettleDue(beam.DoFn):
         except (UnavailableError, MisconfiguredError) as error:
             # The marks are still there: the next tick tries again, and the age of the oldest one tells.
             count("settle_failures")
-            if isinstance(error, MisconfiguredError):
-                count("retries_misconfigured")
+            count_waiting(error)
             gauge("oldest_due_mark_s", _LAST.grown_s())
             log.warning("%s Settling waits.", error)

@@ -21,7 +21,7 @@ from tidemark.retry import until_done
 from tidemark.store.write import Written
 from tidemark.wire.block import Block
 from tidemark.wire.summary import MICROSECONDS, Points, windows
-from transforms.counters import count, observe
+from transforms.counters import count, count_waiting, observe
 from transforms.preview import block_of
 from transforms.prometheus import serve
 from transforms.resources import Store
@@ -117,8 +117,7 @@ def note_sources(store: Store) -> None:
         store.sources().write()
     except (UnavailableError, MisconfiguredError) as error:
         count("sources_not_noted")
-        if isinstance(error, MisconfiguredError):
-            count("retries_misconfigured")
+        count_waiting(error)
         log.warning("%s What was seen of sources in the last minute is not noted.", error)
 
 

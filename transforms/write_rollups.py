@@ -12,13 +12,13 @@ import apache_beam as beam
 import msgspec
 import numpy as np
 
-from tidemark.errors import MisconfiguredError, UnavailableError
+from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
 from tidemark.failpoints import reach
 from tidemark.logs import log
 from tidemark.wire.block import DeadLetter
 from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import ROLLUP, Rollups
-from transforms.counters import count, observe
+from transforms.counters import count, count_waiting, observe
 from transforms.prometheus import serve
 from transforms.resources import Store, Warehouse
 from transforms.rollup_batch import RollupBatch
@@ -164,7 +164,6 @@ class _Append(beam.DoFn):
             return False
         return True
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: TidemarkError) -> None:
         self._down = True
-        if isinstance(error, MisconfiguredError):
-            count("retries_misconfigured")
+        count_waiting(error)

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine
 
-from tidemark import cli
+from tidemark import cli, retry
 from tidemark.local.stack import DATASET, Stack
 from tidemark.operate.maintain import Maintained, maintain
 from tidemark.operate.verify import verify
 from tidemark.settings import MAINTAIN, read
-from tidemark.store import housekeeping, remove
+from tidemark.store import housekeeping
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.ledger import totals
 from tidemark.store.remove import Deletion
@@ -266,7 +266,7 @@ def test_writers_do_not_wait_for_a_retention_that_waits(
     product: Product, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(housekeeping, "LOCK_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(remove, "PAUSES_S", (0.1, 0.1))
+    monkeypatch.setattr(retry, "PAUSES_S", (0.1, 0.1))
     product.write(1)
     with transaction(product.pool) as connection:
         connection.exec_driver_sql("LOCK TABLE marks IN ROW EXCLUSIVE MODE")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,24 @@ def store_of(secret: Path) -> Store:
     return Store(f"file:{secret}", 2, (60,), 0, 0, 10)
 
 
+def end_sessions(server: Postgres) -> None:
+    as_owner(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'")
+
+
+@contextmanager
+def role(server: Postgres, change: str, back: str) -> Iterator[None]:
+    """The user altered, for a while."""
+    as_owner(server, f"ALTER ROLE rotated {change}")
+    try:
+        yield
+    finally:
+        as_owner(server, f"ALTER ROLE rotated {back}")
+
+
 def change_password(server: Postgres) -> None:
     """As one does it, with the connections that are open ended."""
     as_owner(server, "ALTER ROLE rotated PASSWORD 'second'")
-    as_owner(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'")
+    end_sessions(server)
 
 
 def eventually(found: Callable[[], bool], within_s: float = 20) -> None:
@@ -104,12 +119,9 @@ def test_a_database_that_is_gone_has_moved(server: Postgres, other: Postgres, se
     writer = store_of(secret).writer()
     writer.write(block(0))
     secret.write_text(url_of(other, "first"))
-    as_owner(server, "ALTER ROLE rotated NOLOGIN")
-    try:
-        as_owner(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'")
+    with role(server, "NOLOGIN", "LOGIN"):
+        end_sessions(server)
         until_done(lambda: writer.write(block(0)))
-    finally:
-        as_owner(server, "ALTER ROLE rotated LOGIN")
     assert stored(other) == len(block(0).points)
 
 
@@ -117,17 +129,14 @@ def test_a_primary_that_is_one_no_more_is_left(server: Postgres, other: Postgres
     """It still serves, and keeps every connection."""
     writer = store_of(secret).writer()
     writer.write(block(0))
-    as_owner(server, "ALTER ROLE rotated SET default_transaction_read_only = on")
-    try:
-        as_owner(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'")
+    with role(server, "SET default_transaction_read_only = on", "RESET default_transaction_read_only"):
+        end_sessions(server)
         with pytest.raises(UnavailableError):
             writer.write(block(1))  # the connection that it had was ended
         with pytest.raises(UnavailableError, match="25006"):
             writer.write(block(1))
         secret.write_text(url_of(other, "first"))
         until_done(lambda: writer.write(block(1)))
-    finally:
-        as_owner(server, "ALTER ROLE rotated RESET default_transaction_read_only")
     assert stored(other) == len(block(1).points)
 
 
@@ -137,12 +146,8 @@ def test_no_process_writes_to_two_databases(server: Postgres, other: Postgres, s
     with transaction(pool) as held:
         old = held.exec_driver_sql("SELECT current_setting('port')").scalar_one()
         secret.write_text(url_of(other, "first"))
-        as_owner(server, "ALTER ROLE rotated NOLOGIN")
-        try:
-            with transaction(pool) as first:
-                new = first.exec_driver_sql("SELECT current_setting('port')").scalar_one()
-        finally:
-            as_owner(server, "ALTER ROLE rotated LOGIN")
+        with role(server, "NOLOGIN", "LOGIN"), transaction(pool) as first:
+            new = first.exec_driver_sql("SELECT current_setting('port')").scalar_one()
     assert new != old
     for _ in range(5):
         with transaction(pool) as one, transaction(pool) as two:
@@ -154,13 +159,10 @@ def test_a_new_secret_that_does_not_work_yet_takes_nothing_away(server: Postgres
     writer = store_of(secret).writer()
     writer.write(block(0))
     secret.write_text(url_of(server, "second"))  # before ALTER ROLE
-    as_owner(server, "ALTER ROLE rotated NOLOGIN")
-    try:
-        as_owner(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'")
+    with role(server, "NOLOGIN", "LOGIN"):
+        end_sessions(server)
         with pytest.raises(MisconfiguredError, match="28"):
             until_done(lambda: writer.write(block(0)), waits_for=(UnavailableError,))
-    finally:
-        as_owner(server, "ALTER ROLE rotated LOGIN")
     writer.write(block(0))
     change_password(server)
     until_done(lambda: writer.write(block(0)))
@@ -171,7 +173,7 @@ def test_a_secret_that_is_no_url_takes_nothing_away(server: Postgres, secret: Pa
     writer = store_of(secret).writer()
     writer.write(block(0))
     secret.write_bytes(text)
-    as_owner(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'")
+    end_sessions(server)
     until_done(lambda: writer.write(block(0)))
     change_password(server)
     with pytest.raises(MisconfiguredError, match="28P01"):
@@ -200,7 +202,7 @@ def test_an_unreadable_secret_does_not_break_what_is_open(
     writer = store_of(secret).writer()
     writer.write(block(0))
     secret.unlink()
-    as_owner(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'rotated'")
+    end_sessions(server)
     until_done(lambda: writer.write(block(0)))
     change_password(server)
     with pytest.raises(MisconfiguredError, match="28P01"):

@@ -20,7 +20,7 @@ from google.pubsub_v1 import types
 from tidemark.bus.channel import channel
 from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
 from tidemark.logs import log
-from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S
+from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S, kind
 from tidemark.wire.message import Message, event_time
 
 LEASE_S: Final = 20
@@ -214,7 +214,7 @@ class Puller:
                 if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
                     continue  # a long poll that found nothing
                 told = translate(error, self.subscription)
-                self._count(f"retries_{'unavailable' if isinstance(told, UnavailableError) else 'misconfigured'}")
+                self._count(f"retries_{kind(told)}")
                 log.warning("%s Waiting.", told)
                 self._stopping.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT_S)

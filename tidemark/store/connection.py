@@ -116,22 +116,15 @@ class _Renewal:
     def connect(self, dialect: Any, record: Any, _arguments: Any, parameters: dict[str, Any]) -> Any:
         """A connection; SQLAlchemy's `do_connect`."""
         used = self._used
-        if not self._doubted:
-            try:
-                return self._made(dialect, record, used, parameters)
-            except DRIVER_ERRORS:
-                found = self._look(dialect)
-                if found.number == used.number:
-                    raise
-            return self._made(dialect, record, found, parameters)
-        self._doubted = False
-        found = self._look(dialect)
+        doubted, self._doubted = self._doubted, False
+        first = self._look(dialect) if doubted else used
         try:
-            return self._made(dialect, record, found, parameters)
+            return self._made(dialect, record, first, parameters)
         except DRIVER_ERRORS:
-            if found.number == used.number:
+            second = used if doubted else self._look(dialect)
+            if second.number == first.number:
                 raise
-        return self._made(dialect, record, used, parameters)
+        return self._made(dialect, record, second, parameters)
 
     def checked_out(self, _connection: Any, record: Any, _proxy: Any) -> None:
         """Let go of what an earlier URL made; SQLAlchemy's `checkout`."""

@@ -16,11 +16,11 @@ from typing import Final, NamedTuple
 from sqlalchemy import Engine
 
 from tidemark.errors import UnavailableError
+from tidemark.retry import a_few_times
 from tidemark.store.connection import transaction
 from tidemark.store.errors import DRIVER_ERRORS, translate
-from tidemark.store.remove import again, record_removed
-from tidemark.wire.message import moment
-from tidemark.wire.summary import MICROSECONDS
+from tidemark.store.remove import record_removed
+from tidemark.wire.message import moment_s
 
 DAY_S: Final = 86_400
 LEDGER_DAYS: Final = 2
@@ -139,7 +139,7 @@ class Housekeeping:
         Raises:
             UnavailableError: others kept the marks locked; it is where it was.
         """
-        return again(lambda: self._move_cut(before_s, largest_s))
+        return a_few_times(lambda: self._move_cut(before_s, largest_s))
 
     def _move_cut(self, before_s: int, largest_s: int) -> Cut:
         with transaction(self.pool) as connection:
@@ -157,7 +157,7 @@ class Housekeeping:
             reached_s = connection.exec_driver_sql(_MOVE, (wanted_s,)).scalar_one()
         if not marks:
             return Cut(before_s, None)
-        return Cut(reached_s, HeldBack(_moment(reached_s), _moment(before_s), marks, due_at))
+        return Cut(reached_s, HeldBack(moment_s(reached_s), moment_s(before_s), marks, due_at))
 
     def remove_points(self, before_s: int) -> Iterator[int]:
         """Remove points before the cut, chunks or some rows a transaction; yields how many each time.
@@ -241,10 +241,6 @@ class Housekeeping:
             return []
         with transaction(self.pool) as connection:
             return [_Chunk(*row) for row in connection.exec_driver_sql(_CHUNKS, (before_s,)).all()]
-
-
-def _moment(seconds: int) -> datetime:
-    return moment(seconds * MICROSECONDS)
 
 
 class _Chunk(NamedTuple):

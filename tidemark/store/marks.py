@@ -13,10 +13,6 @@ from tidemark.store.fold import Range
 from tidemark.store.parts import Mark
 from tidemark.store.write import SERIES_A_WINDOW
 
-_INSERT: Final = """
-INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at)
-SELECT %s, to_timestamp(f), to_timestamp(t), s, clock_timestamp()
-FROM unnest(CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS integer[])) AS m(f, t, s)"""
 _MARK: Final = """
 INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at, closing)
 SELECT %s, to_timestamp(f), to_timestamp(t), s, greatest(clock_timestamp(), to_timestamp(r)), %s
@@ -47,7 +43,7 @@ def insert_marks(connection: Connection, tier_s: int, ranges: Sequence[Range]) -
     """
     starts = [r.start // tier_s * tier_s for r in ranges]
     ends = [-(-r.end // tier_s) * tier_s for r in ranges]
-    connection.exec_driver_sql(_INSERT, (tier_s, starts, ends, [r.series_id for r in ranges]))
+    connection.exec_driver_sql(_MARK, (tier_s, False, starts, ends, [r.series_id for r in ranges], [0.0] * len(ranges)))
     return len(ranges)
 
 

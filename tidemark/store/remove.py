@@ -6,27 +6,22 @@ cut, which moves before anything is removed, tells every settler so.
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Engine
 
-from tidemark.errors import UnavailableError, UsageError
+from tidemark.errors import UsageError
+from tidemark.retry import a_few_times
 from tidemark.store.connection import transaction
 from tidemark.store.fold import SKETCH, SUMMARY, Range, base_window
 from tidemark.store.marks import insert_marks
-from tidemark.wire.message import microseconds, moment
+from tidemark.wire.message import microseconds, moment_s
 from tidemark.wire.summary import MICROSECONDS
 
 DAY_S: Final = 86_400
 SERIES_AT_ONCE: Final = 1_000
-PAUSES_S: Final = (0.2, 1.0, 5.0)
-
-Result = TypeVar("Result")
 
 _DELETE: Final = """
 WITH gone AS (
@@ -116,7 +111,7 @@ class Deletion:
         hidden_to = self._hide_before_cut(within)
         for ids in self._groups():
             with transaction(self.pool) as connection:
-                days = connection.exec_driver_sql(_DAYS, (ids, _moment(within.start), _moment(within.end))).all()
+                days = connection.exec_driver_sql(_DAYS, (ids, moment_s(within.start), moment_s(within.end))).all()
             for (start,) in days:
                 day = Range(max(start, within.start), min(start + DAY_S, within.end))
                 removed = self._delete_again(day, ids)
@@ -127,13 +122,13 @@ class Deletion:
 
     def _delete_again(self, day: Range, ids: list[int]) -> int:
         """`_delete`, repeated where the settler had the same new rollups in another order: a deadlock ends one of two."""
-        return again(lambda: self._delete(day, ids))
+        return a_few_times(lambda: self._delete(day, ids))
 
     def _delete(self, day: Range, ids: list[int]) -> int:
         base_s = self.tiers_s[0]
         sql = _DELETE.format(names=", ".join(_ZERO), zeros=", ".join(_ZERO.values()), window=base_window(base_s))
         with transaction(self.pool) as connection:
-            gone = connection.exec_driver_sql(sql, (ids, _moment(day.start), _moment(day.end), base_s)).all()
+            gone = connection.exec_driver_sql(sql, (ids, moment_s(day.start), moment_s(day.end), base_s)).all()
             removed = sum(int(number) for _, number in gone)
             if removed:
                 insert_marks(connection, base_s, [Range(day.start, day.end, series) for series, _ in gone])
@@ -155,12 +150,12 @@ class Deletion:
         base_s = self.tiers_s[0]
         if within.start % base_s or within.end % base_s:
             raise UsageError(
-                f"The points before {_moment(within.end).isoformat()} are gone by retention: there, "
+                f"The points before {moment_s(within.end).isoformat()} are gone by retention: there, "
                 f"--from and --to must be whole windows of {base_s} s."
             )
         for ids in self._groups():
             with transaction(self.pool) as connection:
-                bounds = (_moment(within.start), _moment(within.end))
+                bounds = (moment_s(within.start), moment_s(within.end))
                 hidden = connection.exec_driver_sql(_HIDE.format(zeros=_ZEROS), (ids, base_s, *bounds)).all()
                 for tier_s in self.tiers_s:
                     windows = {(series, start // tier_s * tier_s) for series, start in hidden}
@@ -192,25 +187,11 @@ class Deletion:
             yield ids[at : at + SERIES_AT_ONCE]
 
 
-def again(attempt: Callable[[], Result]) -> Result:
-    """Call `attempt`, and after each of `PAUSES_S` once more while the database cannot serve it."""
-    for pause in PAUSES_S:
-        try:
-            return attempt()
-        except UnavailableError:
-            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311  # jitter, not a secret
-    return attempt()
-
-
 def record_removed(connection: Connection, points: int) -> None:
     """The ledger's row for points that were removed."""
     connection.exec_driver_sql("INSERT INTO ledger (removed) VALUES (%s)", (points,))
 
 
-def _moment(seconds: int) -> datetime:
-    return moment(seconds * MICROSECONDS)
-
-
 def _count(connection: Connection, ids: list[int], within: Range) -> int:
-    found: int = connection.exec_driver_sql(_COUNT, (ids, _moment(within.start), _moment(within.end))).scalar_one()
+    found: int = connection.exec_driver_sql(_COUNT, (ids, moment_s(within.start), moment_s(within.end))).scalar_one()
     return found

@@ -13,8 +13,7 @@ from google.cloud import bigquery
 from requests.exceptions import RequestException
 
 from tidemark.warehouse.tables import SCHEMA, TABLE, VIEW, translate
-from tidemark.wire.message import microseconds, moment
-from tidemark.wire.summary import MICROSECONDS
+from tidemark.wire.message import microseconds, moment, moment_s
 
 _NAMES: Final = ", ".join(field.name for field in SCHEMA)
 
@@ -96,10 +95,7 @@ def occupied(
     query = f"SELECT DISTINCT DIV(UNIX_SECONDS(window_start), @width) FROM `{dataset}.{TABLE}` WHERE {where} ORDER BY 1"
     parameters = [
         bigquery.ScalarQueryParameter("width", "INT64", width_s),
-        *(
-            bigquery.ScalarQueryParameter(name, "TIMESTAMP", moment(edge * MICROSECONDS))
-            for name, (_, edge) in given.items()
-        ),
+        *(bigquery.ScalarQueryParameter(name, "TIMESTAMP", moment_s(edge)) for name, (_, edge) in given.items()),
     ]
     return [int(row[0]) * width_s for row in _rows(client, query, parameters)]
 

@@ -50,6 +50,11 @@ def moment(microseconds: int) -> datetime:
     return EPOCH + timedelta(microseconds=microseconds)
 
 
+def moment_s(seconds: int) -> datetime:
+    """The same of whole seconds."""
+    return EPOCH + timedelta(seconds=seconds)
+
+
 def event_time(attributes: Mapping[str, str]) -> int | None:
     """The earliest event time in the message, in microseconds, as its sender says; None when missing or unreadable.
 
