@@ -1,4 +1,4 @@
-"""Runs the scenarios where a Flink can be started: `python -m tests.flink [options of pytest]`."""
+"""Runs the scenarios where a Flink can be started: `python -m tests.flink [options of pytest]`; what they report is shown."""
 
 from __future__ import annotations
 
@@ -8,5 +8,7 @@ from tests.flink import network
 
 if __name__ == "__main__":
     sys.exit(
-        network.run([sys.executable, "-m", "pytest", "-p", "no:randomly", "-n", "0", *sys.argv[1:], "tests/flink"])
+        network.run(
+            [sys.executable, "-m", "pytest", "-p", "no:randomly", "-n", "0", "-rP", *sys.argv[1:], "tests/flink"]
+        )
     )
