@@ -27,11 +27,12 @@ from pathlib import Path
 import apache_beam as beam
 import preview
 import rig
-from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 from preview import Feed
 
+from pipelines.local_engine import LocalEngine
 from tidemark.local.postgres import Postgres
-from tidemark.local.prism import find_or_build, wrapper
+from tidemark.local.prism import find_or_build
 from tidemark.settings import INGEST, read
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.migrate import migrate
@@ -134,14 +135,14 @@ def cost(points: int, series: int, server: Postgres) -> dict[str, float]:
 
 def one(points: int, series: int, server: int) -> None:
     """CPU seconds, those of the database, megabytes grown, points in the windows that are kept at a time."""
-    options = PipelineOptions(["--streaming", "--environment_type=LOOPBACK"])
-    options.view_as(PrismRunnerOptions).prism_location = str(wrapper(find_or_build()))
+    options = PipelineOptions(["--streaming"])
+    engine = LocalEngine(find_or_build())
 
     def run() -> float:
         before = rig.cpu_seconds(rig.processes(os.getpid()))
-        pipeline = beam.Pipeline(runner="PrismRunner", options=options)
+        pipeline = beam.Pipeline(options=options)
         graph(pipeline)
-        pipeline.run().wait_until_finish()
+        engine.run(pipeline, options).wait_until_finish()
         return rig.cpu_seconds(rig.processes(os.getpid())) - before
 
     nothing = run()

@@ -24,11 +24,12 @@ import msgspec
 import numpy as np
 import rig
 from apache_beam.io.watermark_estimators import ManualWatermarkEstimator
-from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.window import FixedWindows, TimestampedValue
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, Duration, Timestamp
 
-from tidemark.local.prism import find_or_build, wrapper
+from pipelines.local_engine import LocalEngine
+from tidemark.local.prism import find_or_build
 from tidemark.settings import INGEST, read
 from tidemark.wire.block import Block, Columns, SeriesKey, winners
 from tidemark.wire.decode import Decoder, Limits
@@ -130,13 +131,15 @@ class Count(beam.DoFn):
 
 def run(build: Any) -> float:
     """Run a pipeline on the local engine; CPU seconds of this process and of the engine."""
-    options = PipelineOptions(["--streaming", "--environment_type=LOOPBACK"])
-    options.view_as(PrismRunnerOptions).prism_location = str(wrapper(find_or_build()))
+    options = PipelineOptions(["--streaming"])
+    engine = LocalEngine(find_or_build())
     before = rig.cpu_seconds(rig.processes(os.getpid()))
-    pipeline = beam.Pipeline(runner="PrismRunner", options=options)
+    pipeline = beam.Pipeline(options=options)
     build(pipeline)
-    pipeline.run().wait_until_finish()
-    return rig.cpu_seconds(rig.processes(os.getpid())) - before
+    engine.run(pipeline, options).wait_until_finish()
+    spent = rig.cpu_seconds(rig.processes(os.getpid())) - before
+    engine.close()
+    return spent
 
 
 def taken(nothing: Any) -> None:

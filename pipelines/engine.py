@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import (
-    PipelineOptions,
-    PortableOptions,
-    PrismRunnerOptions,
-    StandardOptions,
-)
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.pipeline import ExternalTransformFinder, PipelineVisitor
-from apache_beam.runners.portability.prism_runner import PrismRunner
 from apache_beam.testing.test_stream import TestStream
 from apache_beam.transforms import userstate
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.window import Sessions
 
 from pipelines import flink
+from pipelines.local_engine import LocalEngine
 from pipelines.options import LOCAL_RUNNERS
 from tidemark.errors import UsageError
-from tidemark.local.prism import find_or_build, wrapper
+from tidemark.local.prism import find_or_build
 from tidemark.settings import Values
 from transforms.source import BUNDLE_S
-
-_FOR_EVER_S: Final = 100 * 365 * 86_400
 
 
 def is_local(options: PipelineOptions) -> bool:
@@ -45,22 +38,17 @@ def bundle_s(options: PipelineOptions) -> float:
     return flink.BUNDLE_S if flink.chosen(options) else BUNDLE_S
 
 
-def prepare(options: PipelineOptions, values: Values) -> None:
-    """Find or build what the engine needs.
+def local(values: Values) -> LocalEngine:
+    """The engine on this machine; its binary is found, or built.
 
     Raises:
         LocalError: there is no Prism and none can be made.
     """
-    if is_local(options):
-        # the stream on which the job's state is told has this deadline too: by default a job fails after an hour
-        options.view_as(PortableOptions).job_server_timeout = _FOR_EVER_S
-        prism = options.view_as(PrismRunnerOptions)
-        prism.prism_location = str(wrapper(find_or_build(values.prism_location)))
-        prism.prism_log_level = "error"  # its errors reach this program as exceptions
+    return LocalEngine(find_or_build(values.prism_location))
 
 
-def run(pipeline: beam.Pipeline, options: PipelineOptions) -> Any:
-    """Start the pipeline; returns Beam's result, without waiting for it.
+def refuse(pipeline: beam.Pipeline) -> None:
+    """Refuse what the local engine cannot do.
 
     `DirectRunner` hands a streaming pipeline to Prism only when it finds nothing that Prism cannot do, and otherwise
     falls back, without a word, on runners that never acknowledge or lose late data. So Prism is started here by name,
@@ -69,12 +57,9 @@ def run(pipeline: beam.Pipeline, options: PipelineOptions) -> Any:
     Raises:
         UsageError: the local engine cannot run this pipeline.
     """
-    if not is_local(options):
-        return pipeline.run()
     reasons = refusals(pipeline)
     if reasons:
         raise UsageError(f"The local engine cannot run this pipeline: {'; '.join(reasons)}.")
-    return PrismRunner().run_pipeline(pipeline, options)
 
 
 def refusals(pipeline: beam.Pipeline) -> list[str]:

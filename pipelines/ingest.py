@@ -12,7 +12,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+
+from tidemark.stop import STOP
+
+if __name__ == "__main__":  # importing Beam takes seconds, and a signal may come by then
+    STOP.listen("Stopping: what was taken is written and settled first. A second signal ends at once; nothing is lost.")
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
@@ -24,6 +28,7 @@ from tidemark.settings import Values
 from tidemark.wire.decode import Limits
 from transforms.decode import DecodeMessages
 from transforms.preview import Preview
+from transforms.prometheus import Endpoint
 from transforms.resources import Store, Warehouse
 from transforms.settle import Settle
 from transforms.source import READING, ReadMessages
@@ -49,24 +54,25 @@ def build(pipeline: beam.Pipeline, options: PipelineOptions, values: Values) -> 
         run=READING.run,
         bundle_s=engine.bundle_s(options),
     )
-    port = values.metrics_port
+    metrics = Endpoint.of(values)
     (
         pipeline
         | "read" >> read
         | "decode" >> DecodeMessages(Limits.of(values))
-        | "write raw" >> WriteRaw(store, values.shards, preview_s, port)
+        | "write raw" >> WriteRaw(store, values.shards, preview_s, metrics)
         | "preview" >> Preview(base_s, values.early_firing_s, preview_s, values.quantiles)
-        | "write previews" >> WriteRollups(store, warehouse, port)
+        | "write previews" >> WriteRollups(store, warehouse, metrics)
     )
-    settled = pipeline | "settle" >> Settle(store, values.settle_every_s, port)
-    settled | "write settled" >> WriteRollups(store, warehouse, port)
+    settled = pipeline | "settle" >> Settle(store, values.settle_every_s, metrics)
+    settled | "write settled" >> WriteRollups(store, warehouse, metrics)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check the options, build the graph, run it.
 
     Returns:
-        0: drained (local) or submitted (remote); 1: it could not run; 2: an option is wrong.
+        0: drained (local) or submitted (remote); 1: it could not run; 2: an option is wrong; 128 and the signal's
+        number: a second signal ended a local run at once, or the first one a submission.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "--help" in arguments or "-h" in arguments:
@@ -77,16 +83,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     options, values = parse(arguments)
-    engine.prepare(options, values)
-    if not engine.is_local(options):
-        return launch.run(lambda: _start(options, values), options, values)
-    return local_run.run(lambda: _start(options, values), values)
 
+    def built() -> beam.Pipeline:
+        pipeline = beam.Pipeline(options=options)
+        build(pipeline, options, values)
+        return pipeline
 
-def _start(options: PipelineOptions, values: Values) -> Any:
-    pipeline = beam.Pipeline(options=options)
-    build(pipeline, options, values)
-    return engine.run(pipeline, options)
+    if engine.is_local(options):
+        return local_run.run(built, options, values, STOP)
+    STOP.leave()
+    return launch.run(lambda: built().run(), options, values)
 
 
 if __name__ == "__main__":

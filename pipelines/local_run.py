@@ -5,32 +5,40 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import logging
 import random
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines import engine
+from pipelines.local_engine import LocalEngine
 from pipelines.report import event
 from tidemark.bus.puller import Puller
-from tidemark.errors import TidemarkError, UnavailableError
-from tidemark.logs import log
-from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S, until_done
+from tidemark.errors import LocalError, TidemarkError, UnavailableError
+from tidemark.local import install
+from tidemark.logs import REPEATS, log, tell
+from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S, until_done, waits
 from tidemark.settings import Values
+from tidemark.stop import Stop
 from tidemark.store.settle import Settler
 from tidemark.warehouse.clients import rest
 from tidemark.warehouse.tables import ensure
 from transforms import resources
 from transforms.counters import count, tally
-from transforms.prometheus import serve
+from transforms.prometheus import Endpoint, serve
 from transforms.resources import Store, Warehouse
 from transforms.source import READING
 from transforms.write_raw import note_sources
 from transforms.write_rollups import append
 
 PROGRESS_S: Final = 2.0
+TOLD_S: Final = 5.0
 _ARENA_MAX, _MMAP_THRESHOLD = -8, -3
 """M_ARENA_MAX and M_MMAP_THRESHOLD of malloc.h."""
 MAPPED_BYTES: Final = 1 << 18
@@ -39,42 +47,67 @@ STEADY_S: Final = 60.0
 """A run that lasted this long was not failing at once: its next restart waits little again."""
 
 
-def run(start: Callable[[], Any], values: Values) -> int:
-    """Run until SIGTERM or SIGINT, or until idle for `stop_when_idle_s`; then drain and settle.
+def run(built: Callable[[], beam.Pipeline], options: PipelineOptions, values: Values, stop: Stop) -> int:
+    """Run until it is asked to stop, or until idle for `stop_when_idle_s`; then drain and settle.
 
     Order of a drain: (1) no more is pulled, and what nobody has taken is given back; (2) what was taken is written,
     acknowledged and previewed, and the pipeline ends; (3) due marks are settled (after `stop_when_idle_s` all of
-    them); (4) the counters are printed.
+    them); (4) the counters are printed. What it has to wait for meanwhile it tells every `TOLD_S`.
 
     Args:
-        start: Builds the pipeline and starts it; returns Beam's result.
+        built: Builds the pipeline.
+        options: Beam's.
         values: Of `settings.INGEST`.
+        stop: Asked before the pipeline runs, nothing is drained: nothing was taken.
 
     Returns:
         0.
 
     Raises:
         MisconfiguredError: the subscription, the database or the dataset is not as it must be.
-        UnavailableError: one of them did not answer until the program was told to stop.
+        LocalError: the engine is not here and cannot be made.
+        UsageError: the engine cannot run this pipeline.
     """
     allocator = _Allocator()
     store = Store.of(values)
     warehouse = Warehouse(values.rollup_dataset, values.bigquery_storage_endpoint)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    serve(values.metrics_port)
-    _check(store, values, stopping)
-    watcher = threading.Thread(target=_watch, args=(stopping, values, allocator), name="watch", daemon=True)
-    watcher.start()
-    gc.freeze()  # what Beam has built up to here stays for ever: the collector need not look at it again
-    _supervise(start, stopping)
-    note_sources(store)
-    _settle_the_rest(store, warehouse, everything=bool(values.stop_when_idle_s))
+    stop.then(install.interrupt)
+    stop.then(REPEATS.forget)  # what it waits for is told once more
+    try:
+        local = engine.local(values)
+        serve(Endpoint.of(values))
+        _check(store, values, stop.asked)
+    except (LocalError, UnavailableError):
+        if not stop.asked.is_set():
+            raise
+    if not stop.asked.is_set():
+        ended = threading.Event()
+        threading.Thread(target=_watch, args=(stop.asked, ended, values, allocator), name="watch", daemon=True).start()
+        _run(built, options, local, stop.asked)
+        note_sources(store)
+        _settle_the_rest(store, warehouse, everything=bool(values.stop_when_idle_s))
+        ended.set()
     READING.close()
     resources.close()
     event("drained", **tally())
     return 0
+
+
+def _run(
+    built: Callable[[], beam.Pipeline], options: PipelineOptions, local: LocalEngine, stopping: threading.Event
+) -> None:
+    """Run the pipeline until it has drained."""
+
+    def start() -> Any:
+        pipeline = built()
+        engine.refuse(pipeline)
+        return local.run(pipeline, options)
+
+    gc.freeze()  # what Beam has built up to here stays for ever: the collector need not look at it again
+    try:
+        _supervise(start, stopping)
+    finally:
+        local.close()
 
 
 class _Allocator:
@@ -125,7 +158,7 @@ def _check(store: Store, values: Values, stopping: threading.Event) -> None:
 def _supervise(start: Callable[[], Any], stopping: threading.Event) -> None:
     """Start the pipeline, again whenever it fails, until it has drained."""
     wait = FIRST_WAIT_S
-    while True:
+    while not stopping.is_set():
         began = time.monotonic()
         running = start()
         try:
@@ -153,8 +186,8 @@ def _cause(error: Exception) -> str:
     return (telling or lines or [type(error).__name__])[-1][:500]
 
 
-def _watch(stopping: threading.Event, values: Values, allocator: _Allocator) -> None:
-    """Report progress, and begin the drain when it is time."""
+def _watch(stopping: threading.Event, ended: threading.Event, values: Values, allocator: _Allocator) -> None:
+    """Report progress, begin the drain when it is time, and tell what it waits for."""
     ready = False
     while not stopping.wait(PROGRESS_S if ready else 0.1):
         if not ready:
@@ -167,6 +200,16 @@ def _watch(stopping: threading.Event, values: Values, allocator: _Allocator) -> 
         if values.stop_when_idle_s and READING.idle_s() >= values.stop_when_idle_s:
             break
     READING.drain()
+    while not ended.wait(TOLD_S):
+        allocator.trim()
+        if stopping.is_set() or waits():
+            _tell_what_is_left()
+
+
+def _tell_what_is_left() -> None:
+    held, waiting = READING.held(), waits()
+    left = f"{held:,} messages are still to be written and acknowledged" if held else "the last windows are settled"
+    tell(f"Draining: {left}.{f' It waits: {waiting}' if waiting else ''}", logging.WARNING)
 
 
 def _settle_the_rest(store: Store, warehouse: Warehouse, *, everything: bool) -> None:
@@ -181,6 +224,7 @@ def _settle_the_rest(store: Store, warehouse: Warehouse, *, everything: bool) ->
             settler.forget(settled.mark_ids)
             count("settled", len(settled.rows))
             count("corrected", settled.corrected)
+            count("refreshed", settled.refreshed)
         return found
 
     while until_done(once, count=count):

@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import (
 
 from pipelines import flink
 from tidemark.errors import UsageError
-from tidemark.settings import DATABASE_URL, INGEST, Setting, Values, read, require
+from tidemark.settings import DATABASE_URL, INGEST, Setting, Values, read, refuse_unknown, require
 
 LOCAL_RUNNERS = frozenset({"DirectRunner", "PrismRunner"})
 REMOTE_RUNNERS = frozenset({"DataflowRunner", *flink.RUNNERS})
@@ -54,6 +54,7 @@ def parse(argv: Sequence[str], settings: Sequence[Setting] = INGEST) -> tuple[Pi
         UsageError: an option is unknown, missing or wrong, in one sentence that names it.
     """
     _refuse_unknown(argv)
+    refuse_unknown()
     parser = _Parser(add_help=False, allow_abbrev=False)
     for setting in settings:
         parser.add_argument(f"--{setting.name}")

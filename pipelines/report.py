@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from tidemark import logs
+from tidemark import program
 from tidemark.settings import INGEST
 
 _lock = threading.Lock()
@@ -17,20 +17,23 @@ _lock = threading.Lock()
 def event(name: str, **fields: Any) -> None:
     """Print one JSON line on standard output."""
     with _lock:
-        print(json.dumps({"event": name, **fields}), flush=True)  # noqa: T201
+        try:
+            print(json.dumps({"event": name, **fields}), flush=True)  # noqa: T201
+        except OSError:
+            program.silence_output()  # a pipe or terminal that is gone is no reason to stop
 
 
-def reported(program: Callable[[], int]) -> int:
+def reported(main: Callable[[], int]) -> int:
     """Run a program; a foreseen failure becomes one sentence and an exit status.
 
     Returns:
-        As `tidemark.logs.reported`.
+        As `tidemark.program.reported`.
     """
     # Beam announces every server it starts as a warning, and a failing bundle three times; its worker prints the traceback anyway
     logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
     # a connection that broke is told by whoever used it
     logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-    return logs.reported(program)
+    return program.reported(main)
 
 
 def help_text(description: str | None) -> str:

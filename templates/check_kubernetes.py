@@ -106,6 +106,8 @@ def _submission(pod: dict[str, Any], task_manager: dict[str, Any], endpoint: str
         yield f"{PATH}: the workers' container does not run pipelines.worker_pool"
     if {"name": "metrics", "containerPort": values.metrics_port} not in workers["ports"]:
         yield f"{PATH}: the workers' port metrics is not --metrics_port"
+    if values.metrics_address != "0.0.0.0":  # noqa: S104  # the pod's, which a scraper reaches
+        yield f"{PATH}: --metrics_address keeps metrics from whoever is not in the pod"
     yield from _secret("workers", workers, task_manager, values.database_secret, guide)
     yield from _secret("submission", submission, pod, values.database_secret, guide)
 

@@ -11,7 +11,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ANYWHERE = {
     f"tidemark.{name}"
-    for name in ("settings", "errors", "findings", "logs", "metrics", "retry", "failpoints", "version")
+    for name in (
+        "settings",
+        "errors",
+        "findings",
+        "logs",
+        "metrics",
+        "retry",
+        "failpoints",
+        "version",
+        "stop",
+        "program",
+    )
 }
 ALLOWED = {
     "tidemark/wire": set(),

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tidemark import logs
-from tidemark.local import commands as local
-from tidemark.operate import compact, delete, maintain, migrate, preflight, rebuild, sources, verify
+from tidemark import program
 from tidemark.version import VERSION
 
-COMMANDS: Final = (local, migrate, preflight, verify, rebuild, delete, maintain, compact, sources)
-"""Each has `add_parser(subparsers)`, which sets `run`, and imports what is heavy only when it runs."""
+COMMANDS: Final[Mapping[str, str]] = {
+    "local": "tidemark.local.commands",
+    "migrate": "tidemark.operate.migrate",
+    "preflight": "tidemark.operate.preflight",
+    "verify": "tidemark.operate.verify",
+    "rebuild": "tidemark.operate.rebuild",
+    "delete": "tidemark.operate.delete",
+    "maintain": "tidemark.operate.maintain",
+    "compact": "tidemark.operate.compact",
+    "sources": "tidemark.operate.sources",
+}
+"""The module of each, with `add_parser(subparsers)`, which sets `run`; imported when it is asked for."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The command line, of all commands or of some."""
     made = argparse.ArgumentParser(
         prog="tidemark",
         description="Time series from Pub/Sub to TimescaleDB and BigQuery, right in the end.",
@@ -24,8 +34,8 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--version", action="version", version=f"tidemark {VERSION}")
     subparsers = made.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        command.add_parser(subparsers)
+    for name in commands:
+        importlib.import_module(COMMANDS[name]).add_parser(subparsers)
     return made
 
 
@@ -33,10 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        Its exit status; 2 for a wrong setting, 1 for any other foreseen failure, 130 when interrupted.
+        Its exit status; otherwise as `tidemark.program.reported`.
     """
-    arguments = parser().parse_args(argv)
-    try:
-        return logs.reported(lambda: int(arguments.run(arguments)))
-    except KeyboardInterrupt:
-        return 130
+    return program.reported(lambda: _run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _run(argv: list[str]) -> int:
+    chosen = parser(argv[:1]) if argv[:1] and argv[0] in COMMANDS else parser()
+    arguments = chosen.parse_args(argv)
+    return int(arguments.run(arguments))

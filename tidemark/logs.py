@@ -6,6 +6,7 @@ what is set up here is for programs that speak for themselves: launchers, local 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -14,11 +15,10 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
-from tidemark.errors import TidemarkError, UsageError
+from tidemark.errors import UsageError
 
 EVERY_S: Final = 60.0
 FORGOTTEN_S: Final = 600.0
@@ -126,37 +126,15 @@ def set_up_worker() -> None:
         set_up()
 
 
-def _as_json() -> bool:
+def as_json() -> bool:
     """Whether this process logs JSON."""
     return _handler in logging.getLogger().handlers and isinstance(_handler.formatter, Json)
 
 
 def tell(text: object, level: int = logging.ERROR) -> None:
     """Say something to whoever started this program: bare lines in a text log, a record in a JSON one."""
-    if _as_json():
+    if as_json():
         _told.log(level, str(text))
     else:
-        print(text, file=sys.stderr)  # noqa: T201
-
-
-def reported(program: Callable[[], int]) -> int:
-    """Set up the log and run a program; a foreseen failure becomes one sentence and an exit status.
-
-    Returns:
-        The program's status; 2 for a wrong setting, 1 for anything else that was foreseen, and in a JSON log also for
-        what was not.
-    """
-    try:
-        set_up()
-        return program()
-    except UsageError as error:
-        tell(error)
-        return 2
-    except TidemarkError as error:
-        tell(error)
-        return 1
-    except Exception:
-        if not _as_json():
-            raise
-        log.exception("The program ended by an error that was not foreseen.")
-        return 1
+        with contextlib.suppress(OSError):  # the terminal is gone
+            print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -18,6 +18,13 @@ PAUSES_S: Final = (0.2, 1.0, 5.0)
 """Of `a_few_times`."""
 
 Result = TypeVar("Result")
+_waiting: Final[dict[int, str]] = {}
+"""What each thread in `until_done` failed with last."""
+
+
+def waits() -> str:
+    """What this process waits for, in the words of one of the threads that do; empty when none does."""
+    return next(iter(_waiting.copy().values()), "")
 
 
 def kind(error: TidemarkError) -> str:
@@ -62,12 +69,25 @@ def until_done(
     Raises:
         UnavailableError, MisconfiguredError: one that is not waited for, or any after `give_up` was set.
     """
+    try:
+        return _until_done(attempt, waits_for, give_up, count)
+    finally:
+        _waiting.pop(threading.get_ident(), None)
+
+
+def _until_done(
+    attempt: Callable[[], Result],
+    waits_for: tuple[type[TidemarkError], ...],
+    give_up: threading.Event | None,
+    count: Callable[[str], None],
+) -> Result:
     wait = FIRST_WAIT_S
     capped = 0
     while True:
         try:
             return attempt()
         except waits_for as error:
+            _waiting[threading.get_ident()] = str(error)
             cap = error.cap if isinstance(error, UnavailableError) else None
             capped = 0 if cap is None else capped + 1
             mend = cap is not None and capped >= cap

@@ -5,6 +5,7 @@ The command line, the environment (`TIDEMARK_<NAME>`), Beam's options and the re
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import os
 import re
@@ -282,6 +283,16 @@ INGEST = (
         local=True,
     ),
     Setting(
+        "metrics_address",
+        str,
+        "127.0.0.1",
+        "The address at which metrics are served; 0.0.0.0 is every address of this machine, for a scraper elsewhere. There "
+        "are no credentials.",
+        pattern=r"[0-9A-Za-z.:%_-]+",
+        shape="an IP address or a host name",
+        local=True,
+    ),
+    Setting(
         "prism_location", str, None, "Local runs: the Prism binary; looked for, then built when left out.", local=True
     ),
     Setting(
@@ -339,6 +350,42 @@ def read(
             text = environment.get(setting.variable) or setting.default
         values[setting.name] = None if text is None else setting.value(text)
     return Values(values)
+
+
+OTHER_VARIABLES: Final = {
+    "TIDEMARK_LOG_FORMAT": "the log as text or json",
+    "TIDEMARK_POSTGRES_BIN": "the directory of the PostgreSQL that local servers are started from",
+    "TIDEMARK_TOPIC": "where to publish to: `tidemark local up` gives it to whoever does",
+    "TIDEMARK_IMAGE": "the name of the image that a program runs in",
+    "TIDEMARK_FAILPOINTS": "where a test breaks the program",
+    "TIDEMARK_TEST_EXAMPLES": "how many examples property tests try",
+    "TIDEMARK_WATCHED": "which local servers end with the program that started them",
+}
+"""What is no setting, and read from the environment all the same."""
+_SERVICE: Final = re.compile(r"(.+)_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+
+
+def refuse_unknown(environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse a variable of ours that no setting knows; a misspelt one would be as if it were not there.
+
+    Those that Kubernetes gives to each pod, of services whose names begin like ours, are none of ours.
+
+    Raises:
+        UsageError: it names the first, and the setting that was perhaps meant.
+    """
+    every = (setting for group in (INGEST, VERIFY, MAINTAIN, DELETE, COMPACT, REBUILD) for setting in group)
+    known = {setting.variable for setting in every} | OTHER_VARIABLES.keys()
+    for name in sorted(environment):
+        if not name.startswith("TIDEMARK_") or name in known:
+            continue
+        service = _SERVICE.fullmatch(name)
+        if service is not None and f"{service[1]}_SERVICE_HOST" in environment:
+            continue
+        near = difflib.get_close_matches(name, known, 1, 0.8)
+        meant = f"perhaps {near[0]} is meant; else take it away" if near else "take it away"
+        raise UsageError(
+            f"{name} is in the environment and no setting: {meant}. docs/reference/settings.md has them all."
+        )
 
 
 def require(values: Values, *names: str) -> None:

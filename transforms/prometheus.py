@@ -1,10 +1,11 @@
-"""The metrics of this process for Prometheus, over HTTP: `GET /metrics` on the loopback address or all."""
+"""The metrics of this process for Prometheus, over HTTP: `GET /metrics`."""
 
 from __future__ import annotations
 
 import itertools
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -14,40 +15,64 @@ from prometheus_client.utils import floatToGoString
 
 from tidemark.logs import log
 from tidemark.metrics import METRICS, NAMESPACE, Kind
+from tidemark.settings import Values
 from transforms.counters import distributions, tally
 
 PROCESSES: Final = 32
 """Processes of one machine that find a port: each takes the first that is free."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where metrics are served.
+
+    Attributes:
+        port: The first to try; 0: nowhere.
+        address: To listen at.
+    """
+
+    port: int = 0
+    address: str = "127.0.0.1"
+
+    @classmethod
+    def of(cls, values: Values) -> Endpoint:
+        """As settings say."""
+        return cls(values.metrics_port, values.metrics_address)
+
+
+NOWHERE: Final = Endpoint()
 _lock: Final = threading.Lock()
-_serving: dict[int, int] = {}
+_serving: Final[dict[Endpoint, int]] = {}
 
 
-def serve(port: int, address: str = "0.0.0.0") -> int | None:  # noqa: S104  # a scraper is elsewhere
+def serve(endpoint: Endpoint) -> int | None:
     """Serve this process's metrics, once a process however often it is called.
-
-    Args:
-        port: The first to try; 0: do not serve.
-        address: To listen on.
 
     Returns:
         The port; None when nothing is served, which is told in the log unless it was asked for: metrics are no reason
         for a pipeline to stop.
     """
+    port = endpoint.port
     if not port:
         return None
     with _lock:
-        if port in _serving:
-            return _serving[port]
+        if endpoint in _serving:
+            return _serving[endpoint]
         registry = CollectorRegistry()
         registry.register(_Collector())
         for candidate in range(port, port + PROCESSES):
             try:
-                start_http_server(candidate, address, registry)
+                start_http_server(candidate, endpoint.address, registry)
             except OSError:
                 continue
-            _serving[port] = candidate
+            _serving[endpoint] = candidate
             return candidate
-    log.warning("--metrics_port: none of the ports %d to %d is free, so metrics are not served.", port, candidate)
+    log.warning(
+        "--metrics_port: none of the ports %d to %d of %s can be had, so metrics are not served.",
+        port,
+        candidate,
+        endpoint.address,
+    )
     return None
 
 

@@ -16,13 +16,14 @@ class RollupBatch(NamedTuple):
         rows: Bytes of an array of dtype `ROLLUP`: a coder need not know numpy.
         pane: early, on_time, late or settled.
         mark_ids: Of settled rows.
-        corrected: How many of these rows replace an earlier settled one and differ from it.
+        corrected, refreshed: How many of these rows replace one that was final, or open, and differ from it.
     """
 
     rows: bytes
     pane: str
     mark_ids: list[int]
-    corrected: int
+    corrected: int = 0
+    refreshed: int = 0
 
     def rollups(self) -> Rollups:
         """The rows, shape (n,), dtype `ROLLUP`."""

@@ -13,7 +13,7 @@ from apache_beam.utils.timestamp import Duration
 from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.logs import log
 from transforms.counters import count, count_waiting, gauge
-from transforms.prometheus import serve
+from transforms.prometheus import NOWHERE, Endpoint, serve
 from transforms.resources import Store
 from transforms.rollup_batch import RollupBatch
 from transforms.source import FOR_EVER, READING
@@ -31,12 +31,12 @@ class Settle(beam.PTransform):
     Args:
         store: The raw store.
         every_s: Time between two looks.
-        metrics_port: Of the worker's Prometheus endpoint; 0: none.
+        metrics: Where the worker serves its own.
     """
 
     store: Store
     every_s: float
-    metrics_port: int = 0
+    metrics: Endpoint = NOWHERE
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Settle(beam.PTransform):
             pbegin
             | "start" >> beam.Create([0])
             | "tick" >> beam.ParDo(_Tick(self.every_s)).with_output_types(float)
-            | "settle due" >> beam.ParDo(_SettleDue(self.store, self.metrics_port)).with_output_types(RollupBatch)
+            | "settle due" >> beam.ParDo(_SettleDue(self.store, self.metrics)).with_output_types(RollupBatch)
         )
 
 
@@ -91,11 +91,11 @@ _LAST: Final = _LastAnswer()
 
 
 class _SettleDue(beam.DoFn):
-    def __init__(self, store: Store, metrics_port: int = 0) -> None:
-        self._store, self._metrics_port = store, metrics_port
+    def __init__(self, store: Store, metrics: Endpoint) -> None:
+        self._store, self._metrics = store, metrics
 
     def setup(self) -> None:
-        serve(self._metrics_port)
+        serve(self._metrics)
 
     def process(self, _tick: float) -> Iterator[RollupBatch]:
         try:
@@ -106,7 +106,9 @@ class _SettleDue(beam.DoFn):
             count("settle_looks")
             count("due_age_s", round(age_s))
             for settled in settler.due():
-                yield RollupBatch(settled.rows.tobytes(), "settled", settled.mark_ids, settled.corrected)
+                yield RollupBatch(
+                    settled.rows.tobytes(), "settled", settled.mark_ids, settled.corrected, settled.refreshed
+                )
         except (UnavailableError, MisconfiguredError) as error:
             # The marks are still there: the next tick tries again, and the age of the oldest one tells.
             count("settle_failures")

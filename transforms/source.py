@@ -133,6 +133,12 @@ class Reading:
             return 0.0
         return time.monotonic() - self.last_message
 
+    def held(self) -> int:
+        """Messages that were pulled and are not yet acknowledged."""
+        with self._lock:
+            puller = self._puller
+        return 0 if puller is None else puller.held()
+
     def drain(self) -> None:
         """Pull no more; what was pulled is worked off, and the source then ends."""
         self.draining.set()

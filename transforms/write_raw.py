@@ -23,7 +23,7 @@ from tidemark.wire.block import Block
 from tidemark.wire.summary import MICROSECONDS, Points, windows
 from transforms.counters import count, count_waiting, observe
 from transforms.preview import block_of
-from transforms.prometheus import serve
+from transforms.prometheus import NOWHERE, Endpoint, serve
 from transforms.resources import Store
 
 
@@ -39,13 +39,13 @@ class WriteRaw(beam.PTransform):
         store: The raw store.
         shards: Into how many keys the series are hashed.
         preview_s: How long after its end a window still has previews; later points are counted and left out.
-        metrics_port: Of the worker's Prometheus endpoint; 0: none.
+        metrics: Where the worker serves its own.
     """
 
     store: Store
     shards: int
     preview_s: float
-    metrics_port: int = 0
+    metrics: Endpoint = NOWHERE
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class _Write(beam.DoFn):
     def setup(self) -> None:
         self._written = False
         set_up_worker()
-        serve(self._config.metrics_port)
+        serve(self._config.metrics)
 
     def process(self, block: Block) -> Iterator[TimestampedValue]:
         store = self._config.store

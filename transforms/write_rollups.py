@@ -19,7 +19,7 @@ from tidemark.wire.block import DeadLetter
 from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import ROLLUP, Rollups
 from transforms.counters import count, count_waiting, observe
-from transforms.prometheus import serve
+from transforms.prometheus import NOWHERE, Endpoint, serve
 from transforms.resources import Store, Warehouse
 from transforms.rollup_batch import RollupBatch
 
@@ -35,12 +35,12 @@ class WriteRollups(beam.PTransform):
     Args:
         store: For the names of series, and for the marks.
         warehouse: BigQuery.
-        metrics_port: Of the worker's Prometheus endpoint; 0: none.
+        metrics: Where the worker serves its own.
     """
 
     store: Store
     warehouse: Warehouse
-    metrics_port: int = 0
+    metrics: Endpoint = NOWHERE
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class WriteRollups(beam.PTransform):
         loop that never rests, all the time that BigQuery takes (Beam 2.77, prism/internal/stage.go: a closed channel
         in its `select`).
         """
-        written = batches | beam.ParDo(_Append(self.store, self.warehouse, self.metrics_port)).with_output_types(None)
+        written = batches | beam.ParDo(_Append(self.store, self.warehouse, self.metrics)).with_output_types(None)
         return (written,) | "written" >> beam.Flatten()
 
 
@@ -101,11 +101,11 @@ def _dead(row: Any, name: tuple[str, str, str], message: str) -> DeadLetter:
 
 
 class _Append(beam.DoFn):
-    def __init__(self, store: Store, warehouse: Warehouse, metrics_port: int = 0) -> None:
-        self._store, self._warehouse, self._metrics_port = store, warehouse, metrics_port
+    def __init__(self, store: Store, warehouse: Warehouse, metrics: Endpoint) -> None:
+        self._store, self._warehouse, self._metrics = store, warehouse, metrics
 
     def setup(self) -> None:
-        serve(self._metrics_port)
+        serve(self._metrics)
 
     def start_bundle(self) -> None:
         self._previews: list[RollupBatch] = []
@@ -153,6 +153,7 @@ class _Append(beam.DoFn):
             return
         count("settled", len(rows))
         count("corrected", batch.corrected)
+        count("refreshed", batch.refreshed)
 
     def _try_append(self, rows: Rollups, panes: str | list[str]) -> bool:
         try:

@@ -15,7 +15,7 @@ from apache_beam.transforms import userstate
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.window import Sessions
 
-from pipelines.engine import refusals, run
+from pipelines.engine import refusals, refuse
 from pipelines.ingest import build
 from pipelines.options import parse
 from tidemark.errors import UsageError
@@ -74,11 +74,10 @@ BAD: dict[str, Callable[[beam.Pipeline], object]] = {
 
 @pytest.mark.parametrize("reason", BAD)
 def test_what_the_local_engine_cannot_do_is_refused_by_name(reason: str) -> None:
-    options, _ = parse(OPTIONS)
     pipeline = beam.Pipeline(options=PipelineOptions(["--streaming"]))
     BAD[reason](pipeline)
     with pytest.raises(UsageError, match=reason):
-        run(pipeline, options)
+        refuse(pipeline)
 
 
 def test_labels_are_stable_since_engines_match_state_by_them() -> None:

@@ -61,6 +61,7 @@ BROKEN_MANIFEST: dict[str, tuple[str, str, str]] = {
     "the submission's program": ("pipelines.ingest", "pipelines.ingester", "ingest"),
     "the workers' program": ("pipelines.worker_pool", "pipelines.pool", "worker_pool"),
     "the workers' port": ("--service_port=50000", "--service_port=5000", "listen"),
+    "the metrics' address": ("--metrics_address=0.0.0.0", "--metrics_address=127.0.0.1", "metrics_address"),
     "the metrics' port": ("containerPort: 9400", "containerPort: 9401", "metrics"),
     "the job server's port": ("port: 8099", "port: 8097", "8097"),
     "the job server's name": ("endpoint=tidemark-job", "endpoint=tidemark-jobs", "endpoint"),

@@ -5,18 +5,19 @@ An engine may fire a pane once more: so a test names what must be seen, and that
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import apache_beam as beam
 import numpy as np
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions, PrismRunnerOptions
-from apache_beam.testing import test_pipeline as pipelines
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.testing import test_stream as streams
 from apache_beam.testing.util import assert_that
 from apache_beam.transforms.window import TimestampedValue
 
-from tidemark.local.prism import find_or_build, wrapper
+from pipelines.local_engine import LocalEngine
+from tidemark.local.prism import find_or_build
 from tidemark.wire.summary import MICROSECONDS, POINT
 from tidemark.wire.window import WindowState
 from transforms.preview import _WINDOWS, Preview, Windows, block_of
@@ -46,10 +47,21 @@ def described(batch: RollupBatch) -> list[tuple[str, int, int, int, float]]:
     ]
 
 
-def run(stream: streams.TestStream, wanted: Callable[[list], None]) -> None:
+@contextmanager
+def local_pipeline() -> Iterator[beam.Pipeline]:
+    """A pipeline that is run on Prism at the end."""
     options = PipelineOptions(["--streaming"])
-    options.view_as(PrismRunnerOptions).prism_location = str(wrapper(find_or_build()))
-    with pipelines.TestPipeline(runner="PrismRunner", options=options) as pipeline:
+    pipeline = beam.Pipeline(options=options)
+    yield pipeline
+    engine = LocalEngine(find_or_build())
+    try:
+        engine.run(pipeline, options).wait_until_finish()
+    finally:
+        engine.close()
+
+
+def run(stream: streams.TestStream, wanted: Callable[[list], None]) -> None:
+    with local_pipeline() as pipeline:
         found = pipeline | stream | Preview(BASE_S, EARLY_S, LATENESS_S) | beam.FlatMap(described)
         assert_that(found, wanted)
 
@@ -182,8 +194,6 @@ def test_two_threads_with_one_window_leave_one_state(monkeypatch: pytest.MonkeyP
 
 
 def test_previews_have_quantiles_when_asked_for() -> None:
-    options = PipelineOptions(["--streaming"])
-    options.view_as(PrismRunnerOptions).prism_location = str(wrapper(find_or_build()))
     stream = (
         streams.TestStream()
         .add_elements([points(*((1, i / 2, float(i)) for i in range(101)))])
@@ -199,7 +209,7 @@ def test_previews_have_quantiles_when_asked_for() -> None:
                 pytest.approx(99, rel=0.01),
             )
 
-    with pipelines.TestPipeline(runner="PrismRunner", options=options) as pipeline:
+    with local_pipeline() as pipeline:
         found = pipeline | stream | Preview(BASE_S, EARLY_S, LATENESS_S, quantiles=True) | beam.FlatMap(quantiles)
         assert_that(found, check)
 

@@ -30,7 +30,7 @@ def scraped(port: int) -> dict[tuple[str, str], float]:
 
 
 def test_every_counter_is_there_and_grows() -> None:
-    port = prometheus.serve(free_port(), "127.0.0.1")
+    port = prometheus.serve(prometheus.Endpoint(free_port()))
     assert port is not None
     before = scraped(port)
     counters = {f"{NAMESPACE}_{m.name}_total" for m in METRICS.values() if m.kind is Kind.COUNTER}
@@ -54,18 +54,18 @@ def test_a_second_process_takes_the_next_port(monkeypatch: pytest.MonkeyPatch) -
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setattr(prometheus, "_serving", {})
-        found = prometheus.serve(port, "127.0.0.1")
+        found = prometheus.serve(prometheus.Endpoint(port))
         assert found is not None
         assert found > port
-        assert prometheus.serve(port, "127.0.0.1") == found, "once a process"
+        assert prometheus.serve(prometheus.Endpoint(port)) == found, "once a process"
 
 
 def test_none_is_served_unless_asked_for(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert prometheus.serve(0) is None
+    assert prometheus.serve(prometheus.NOWHERE) is None
     assert not caplog.records
     monkeypatch.setattr(prometheus, "PROCESSES", 1)
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert prometheus.serve(taken.getsockname()[1], "127.0.0.1") is None
+        assert prometheus.serve(prometheus.Endpoint(taken.getsockname()[1])) is None
     assert "--metrics_port" in caplog.text
 
 

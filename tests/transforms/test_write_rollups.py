@@ -21,6 +21,7 @@ from tidemark.wire.block import SeriesKey
 from tidemark.wire.summary import ROLLUP
 from transforms import resources
 from transforms.counters import tally
+from transforms.prometheus import NOWHERE
 from transforms.resources import Store, Warehouse
 from transforms.rollup_batch import RollupBatch
 from transforms.settle import _SettleDue
@@ -101,7 +102,7 @@ def test_what_waits_for_a_person_is_counted_wherever_it_is_met(url: str, rows: n
         return first, second, third
 
     STORE.settler()
-    settle = beam.ParDo(_SettleDue(STORE))
+    settle = beam.ParDo(_SettleDue(STORE, NOWHERE))
     assert counted(settle, [0.0]) == (0, 0, 0)
     rename("marks", "marked")
     try:
@@ -114,7 +115,7 @@ def test_what_waits_for_a_person_is_counted_wherever_it_is_met(url: str, rows: n
     resources.close()  # the names of series are known by now
     rename("series", "serials")
     try:
-        append_rows = beam.ParDo(_Append(STORE, Warehouse("tidemark-local.away", "127.0.0.1:9")))
+        append_rows = beam.ParDo(_Append(STORE, Warehouse("tidemark-local.away", "127.0.0.1:9"), NOWHERE))
         assert counted(append_rows, [RollupBatch(rows.tobytes(), "settled", [], 0)]) == (1, 0, 1)
     finally:
         rename("serials", "series")
@@ -124,7 +125,7 @@ def test_what_waits_for_a_person_is_counted_wherever_it_is_met(url: str, rows: n
 def test_a_mark_that_may_not_be_forgotten_waits_for_a_person(url: str, rows: np.ndarray) -> None:
     handler, server, port = serve({})
     pool = make_engine(url, 1, 60)
-    stage = _Append(STORE, Warehouse("tidemark-local.unforgotten", f"127.0.0.1:{port}"))
+    stage = _Append(STORE, Warehouse("tidemark-local.unforgotten", f"127.0.0.1:{port}"), NOWHERE)
     STORE.settler()
     with transaction(pool) as connection:
         connection.exec_driver_sql("ALTER TABLE marks RENAME TO marked")

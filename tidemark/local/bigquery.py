@@ -12,7 +12,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from tidemark.local import cache
+from tidemark.local import cache, install
 from tidemark.local.processes import Process, free_port, keeps, listens, start, wait_ready
 
 
@@ -30,13 +30,13 @@ def _make(directory: Path) -> None:
     what = "The BigQuery stand-in"
     cache.say("Installing the BigQuery stand-in (once; under a minute) …")
     lock = Path(__file__).with_name("bigquery.lock")
-    cache.install(cache.uv("venv", "--quiet", "--python", sys.executable, str(directory / "venv")), what)
-    environment = {**os.environ, "VIRTUAL_ENV": str(directory / "venv"), "UV_LINK_MODE": "copy"}
-    cache.install(cache.uv("pip", "install", "--quiet", "--require-hashes", "-r", str(lock)), what, environment)
-    # DuckDB would otherwise download this extension when the server starts
     python = str(directory / "venv" / "bin" / "python")
+    install.run(install.uv("venv", "--quiet", "--python", sys.executable, str(directory / "venv")), what)
+    command = install.uv("pip", "install", "--quiet", "--require-hashes", "--python", python, "-r", str(lock))
+    install.run(command, what)
+    # DuckDB would otherwise download this extension when the server starts
     extension = "import duckdb_extensions; duckdb_extensions.import_extension('spatial')"
-    cache.install([python, "-c", extension], what, {**os.environ, "HOME": str(directory)})
+    install.run([python, "-c", extension], what, {**os.environ, "HOME": str(directory)})
 
 
 @dataclass

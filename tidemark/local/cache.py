@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,10 +21,9 @@ def directory() -> Path:
     Raises:
         LocalError: none of them can be written.
     """
-    candidates = [
-        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemark",
-        Path(tempfile.gettempdir()) / f"tidemark-cache-{os.getuid()}",
-    ]
+    candidates = [Path(tempfile.gettempdir()) / f"tidemark-cache-{os.getuid()}"]
+    with contextlib.suppress(RuntimeError):  # a user without a home, of whom the system knows nothing
+        candidates.insert(0, Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tidemark")
     for candidate in candidates:
         try:
             candidate.mkdir(parents=True, exist_ok=True)
@@ -70,24 +69,3 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
 def say(text: str) -> None:
     """Tell a person what takes so long."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def install(command: Sequence[str], what: str, environment: dict[str, str] | None = None) -> None:
-    """Run an installer quietly.
-
-    Raises:
-        LocalError: it failed; the sentence has its last line.
-    """
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise LocalError(f"{what} cannot be installed: {command[0]}: {error.strerror}.") from None
-    if done.returncode:
-        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        raise LocalError(f"{what} cannot be installed: {lines[-1] if lines else 'no reason was given'}")
-
-
-def uv(*arguments: str) -> list[str]:
-    """The command line of uv, in this virtual environment or on the path."""
-    beside = Path(sys.executable).with_name("uv")
-    return [str(beside) if beside.exists() else "uv", *arguments]

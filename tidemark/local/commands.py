@@ -6,11 +6,14 @@ import argparse
 import os
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 from tidemark.errors import LocalError
+from tidemark.local import install
 from tidemark.local.stack import Stack
+from tidemark.stop import end_by_signals
 
 
 def add_parser(subparsers: Any) -> None:
@@ -22,6 +25,7 @@ def add_parser(subparsers: Any) -> None:
         ("down", _down, "stop what `up` started"),
         ("status", _status, "say what runs"),
         ("psql", _psql, "open psql on the database; arguments after -- go to it"),
+        ("sql", _sql, "run one statement in the database and print its rows; needs no psql"),
     ):
         command = commands.add_parser(name, help=help_text, description=help_text)
         command.add_argument(
@@ -32,21 +36,42 @@ def add_parser(subparsers: Any) -> None:
             command.add_argument("--purge", action="store_true", help="remove the state as well")
         if name == "psql":
             command.add_argument("arguments", nargs="*", help="for psql")
+        if name == "sql":
+            command.add_argument("statement", help="such as 'SELECT count(*) FROM points'")
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    for name, value in Stack(arguments.state).up().items():
+    """Start; ended by a signal meanwhile, nothing that it has started is left."""
+    end_by_signals(install.interrupt)
+    stack = Stack(arguments.state)
+    ran = stack.running()
+    for name, value in stack.up().items():
         print(f"export {name}={shlex.quote(value)}")  # noqa: T201
+    started = [name for name, runs in ran.items() if not runs]
+    what = f"Started {_listed(started)}" if started else "Everything runs already"
+    _say(f"{what}, with all state in {stack.state}. `tidemark local down{_where(arguments)}` stops it.")
+    if sys.stdout.isatty():
+        _say('The lines above are for a shell to take: eval "$(tidemark local up)".')
     return 0
 
 
 def _down(arguments: argparse.Namespace) -> int:
-    Stack(arguments.state).down(purge=arguments.purge)
+    stack = Stack(arguments.state)
+    if not stack.exists():
+        raise LocalError(f"There are no servers of `tidemark local up` in {stack.state}: give its --state.")
+    stopped = stack.down(purge=arguments.purge)
+    what = f"Stopped {_listed(stopped)}" if stopped else "Nothing ran"
+    state = "has been removed" if arguments.purge else "is kept, until --purge"
+    _say(f"{what}; the state in {stack.state} {state}.")
     return 0
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    running = Stack(arguments.state).running()
+    stack = Stack(arguments.state)
+    if not stack.exists():
+        raise LocalError(f"There are no servers of `tidemark local up` in {stack.state}: give its --state.")
+    running = stack.running()
+    print(f"in {stack.state}:")  # noqa: T201
     for name, runs in running.items():
         print(f"{name:10} {'runs' if runs else 'stopped'}")  # noqa: T201
     return 0 if all(running.values()) else 1
@@ -56,5 +81,26 @@ def _psql(arguments: argparse.Namespace) -> int:
     url = Stack(arguments.state).environment()["TIDEMARK_DATABASE_URL"]
     psql = shutil.which("psql")
     if psql is None:
-        raise LocalError("There is no psql on the path: install PostgreSQL's client.")
+        raise LocalError("There is no psql on the PATH: install PostgreSQL's client, or use `tidemark local sql`.")
     os.execv(psql, [psql, url, *arguments.arguments])  # noqa: S606  # replaces this program on purpose
+
+
+def _sql(arguments: argparse.Namespace) -> int:
+    from tidemark.local.sql import table  # noqa: PLC0415  # SQLAlchemy
+
+    url = Stack(arguments.state).environment()["TIDEMARK_DATABASE_URL"]
+    print("\n".join(table(url, arguments.statement)))  # noqa: T201
+    return 0
+
+
+def _where(arguments: argparse.Namespace) -> str:
+    return "" if arguments.state == Path(".tidemark") else f" --state {shlex.quote(str(arguments.state))}"
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _say(text: str) -> None:
+    """To a person: standard output is for a shell."""
+    print(text, file=sys.stderr)  # noqa: T201

@@ -1,31 +1,33 @@
-"""The main job on real data: a day of flights through the whole pipeline, on stand-ins, in about a minute."""
+"""The main job on real data: a day of flights through the whole pipeline, on stand-ins, in about a minute and a half."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from tidemark.errors import LocalError, TidemarkError
-from tidemark.local import flights, prism
+from tidemark.local import flights, install, prism
+from tidemark.local.install import side_by_side
 from tidemark.local.job import Job
-from tidemark.local.stack import DATASET, TOPIC, Stack
+from tidemark.local.show import how_to_look, show_history
+from tidemark.local.stack import TOPIC, Stack
+from tidemark.local.watch import Watch
+from tidemark.program import reported
+from tidemark.stop import end_by_signals
 
 SPEED: Final = 1440.0
 BASE_S: Final = 2
-TIERS_S: Final = f"{BASE_S},10,60"
+TIERS_S: Final = f"{BASE_S},10,30"
 HORIZON_S: Final = 4
 OPTIONS: Final = (
     "--debounce_s=2",
@@ -33,26 +35,20 @@ OPTIONS: Final = (
     "--idle_timeout_s=2",
     "--lateness_slack_s=0",
     "--settle_every_s=0.5",
-    "--stop_when_idle_s=5",
+    "--watermark_span_s=0.5",
 )
-"""A day is a minute: windows of two seconds hold 48 minutes, and a delay of more than about two hours comes late.
-Nothing is published for more than two seconds, so five idle seconds mean that the day is over."""
+"""A day is a minute: windows of two seconds hold 48 minutes, and a delay of more than about two hours comes late."""
+SETTLED_S: Final = 120.0
+"""After the last flight its widest window is still open for up to 30 s, and settled once more at its horizon."""
 _SHOW_S: Final = 2.0
-_HISTORY: Final = f"""
-SELECT project, source, metric, window_start,
-       max(CAST(pane = 'early' AS INT64)) AS early,
-       CAST(min(IF(pane = 'on_time', emitted_at, NULL)) < min(IF(pane = 'settled', emitted_at, NULL)) AS INT64) AS in_order,
-       sum(CAST(pane = 'settled' AS INT64)) AS settled, count(DISTINCT count) AS counts
-FROM `{DATASET}.rollups` WHERE tier_s = {BASE_S}
-GROUP BY project, source, metric, window_start
-ORDER BY early DESC, coalesce(in_order, 0) DESC, least(counts, 4) DESC, least(settled, 3) DESC, window_start LIMIT 2"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo; its last line on standard output is one JSON object.
 
     Returns:
-        0: `verify` passed, and every distinct point was stored; 1 otherwise.
+        0: `verify` passed, and every distinct point was stored; 128 and a signal's number: it was ended, and nothing is
+        left; 1 otherwise.
     """
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__, allow_abbrev=False)
     parser.add_argument("--keep", action="store_true", help="leave the servers up afterwards, and say how to look")
@@ -60,72 +56,96 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--speed", type=float, default=SPEED, help=f"how much faster than the day was; default {SPEED:g}"
     )
     arguments = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if not arguments.speed > 0:
+        parser.error("--speed must be more than 0")
+    end_by_signals(install.interrupt)
+    return reported(lambda: _demo(arguments.speed, keep=arguments.keep))
+
+
+def _demo(speed: float, *, keep: bool) -> int:
+    """Run it, with a watcher beside it that ends its servers when it cannot."""
     stack = Stack(Path(tempfile.mkdtemp(prefix="tidemark-demo-")))
-    keep = False
+    watch = Watch(stack)
+    kept = False
     try:
-        passed = _run(stack, arguments.speed, keep=arguments.keep)
-        keep = arguments.keep
+        passed = _run(stack, speed, keep=keep)
+        kept = keep
     except TidemarkError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+        raise LocalError(f"{error} The logs are in {_kept_logs(stack)}.") from error
     finally:
-        if not keep:
+        if not kept:
             stack.down(purge=True)
             shutil.rmtree(stack.state, ignore_errors=True)
+        watch.clean()
     return 0 if passed else 1
 
 
 def _run(stack: Stack, speed: float, *, keep: bool) -> bool:
     began = time.monotonic()
-    _say("Making ready: Pub/Sub, PostgreSQL, BigQuery, Prism and the flights …")
-    with ThreadPoolExecutor(3) as pool:
-        engine, up, day = pool.submit(prism.find_or_build), pool.submit(stack.up), pool.submit(flights.events)
-        engine.result()
-        day.result()
-        up.result()
-    environment = _environment(stack)
+    _say(f"Making ready: Pub/Sub, PostgreSQL, BigQuery, Prism and the flights, in {stack.state} …")
+    _, _, day = side_by_side([prism.find_or_build, stack.up, flights.events])
+    environment = {**stack.environment(), "TIDEMARK_TIERS_S": TIERS_S, "TIDEMARK_HORIZON_S": str(HORIZON_S)}
     os.environ.update(environment)  # for the clients of this process
     job = Job(environment, stack.state / "ingest.log", *OPTIONS)
     try:
         job.wait_ready()
-        day_events = day.result()
-        _say(
-            f"{len(day_events):,} departures and arrivals of {flights.DATE}, {speed:g} times as fast; tiers of "
-            f"{TIERS_S} s, horizon {HORIZON_S} s."
-        )
-        counters, published, distinct = _replay(job, day_events, speed)
+        counters, published, distinct = _replay(job, day, speed)
     finally:
         if job.status() is None:
             job.kill()
-    _show_history()
+    show_history(BASE_S)
     passed = _verify()
     if keep:
-        _how_to_look(stack)
+        how_to_look(stack, environment)
     return _conclude(counters, published, distinct, passed=passed, seconds=time.monotonic() - began)
 
 
 def _replay(job: Job, events: Sequence[flights.FlightEvent], speed: float) -> tuple[dict[str, Any], int, int]:
-    """Publish the day and show how the pipeline does until it has drained."""
+    """Publish the day and show how the pipeline does, until everything that it owes is settled."""
     from tidemark.local.replay import Replay  # noqa: PLC0415  # reads PUBSUB_EMULATOR_HOST, imports for a second
 
     replay = Replay(events, TOPIC, speed)
     replay.start()
+    _say(
+        f"{len(events):,} departures and arrivals of {flights.DATE}, {speed:g} times as fast; tiers of {TIERS_S} s, "
+        f"horizon {HORIZON_S} s. Their times are moved to now: {replay.first_scheduled:%H:%M} UTC of that day is "
+        f"{replay.began:%H:%M:%S} UTC of {replay.began:%d %B}; what the clock said then is in the attributes."
+    )
     _say(f"{'':>8}{'published':>10}{'stored':>8}{'late':>6}{'lag s':>7}{'previews':>10}{'settled':>9}{'corrected':>11}")
-    shown = 0.0
+    shown = ended = 0.0
     while job.status() is None and job.latest.get("event") != "drained":
         if replay.error is not None:
             raise LocalError(f"Publishing failed: {replay.error}")
-        if time.monotonic() - shown >= _SHOW_S:
-            shown = time.monotonic()
+        now = time.monotonic()
+        if now - shown >= _SHOW_S:
+            shown = now
             _say(_progress(replay.published, job.latest))
-        time.sleep(0.1)
+        if not replay.is_alive() and not ended:
+            ended = now
+        if ended and (now - ended > SETTLED_S or (_all_read(job, replay.published) and not _marks())):
+            job.drain()
+            break
+        time.sleep(0.2)
     counters = job.drained()
-    replay.join(60)
     _say(_progress(replay.published, counters))
     return counters, replay.published, replay.keys()
+
+
+def _all_read(job: Job, published: int) -> bool:
+    """Every message is acknowledged, and so in the database."""
+    return bool(job.latest.get("acknowledged", 0) >= published)
+
+
+def _marks() -> int:
+    """Windows that are owed a settling, or a last look."""
+    from tidemark.store.connection import make_engine, transaction  # noqa: PLC0415  # SQLAlchemy
+
+    pool = make_engine(os.environ["TIDEMARK_DATABASE_URL"], 1, 60)
+    try:
+        with transaction(pool) as connection:
+            return int(connection.exec_driver_sql("SELECT count(*) FROM marks").scalar_one())
+    finally:
+        pool.dispose()
 
 
 def _progress(published: int, counters: Mapping[str, Any]) -> str:
@@ -138,34 +158,10 @@ def _progress(published: int, counters: Mapping[str, Any]) -> str:
     return f"{clock}{published:>10,}{numbers[0]:>8,}{numbers[1]:>6,}{lag:>7}{numbers[2]:>10,}{numbers[3]:>9,}{numbers[4]:>11,}"
 
 
-def _show_history() -> None:
-    """Two rollups with every row that was written of them."""
-    from tidemark.warehouse.clients import rest  # noqa: PLC0415  # seconds to import
-    from tidemark.warehouse.read import history  # noqa: PLC0415
-    from tidemark.wire.message import microseconds, moment  # noqa: PLC0415
-
-    client = rest(DATASET)
-    for found in list(client.query(_HISTORY).result()):
-        key = (found.project, found.source, found.metric)
-        _say(f"\nEvery row of {' / '.join(key)}, {BASE_S} s from {found.window_start:%H:%M:%S} UTC:")
-        _say(f"{'written at':<14}{'after end':>10}  {'pane':<11}{'points':>6}{'mean':>9}{'max':>8}  final")
-        previous = None
-        for row in history(client, DATASET, key, BASE_S, microseconds(found.window_start)):
-            again = row.pane == "settled" and previous is not None and row.count != previous.count
-            if row.pane == "settled":
-                previous = row
-            _say(
-                f"{moment(row.emitted_at):%H:%M:%S.%f}"[:12].ljust(14)
-                + f"{(row.emitted_at - row.window_end) / 1e6:>8.1f} s  {'corrected' if again else row.pane:<11}"
-                + f"{row.count:>6}{row.sum / row.count:>9.2f}{row.max:>8.0f}  {'yes' if row.final else 'no'}"
-            )
-    _say("")
-
-
 def _verify() -> bool:
     """Run `tidemark verify` as a user would."""
     _say("tidemark verify")
-    return subprocess.run([Path(sys.executable).with_name("tidemark"), "verify"], check=False).returncode == 0
+    return subprocess.run([sys.executable, "-m", "tidemark", "verify"], check=False).returncode == 0
 
 
 def _conclude(counters: Mapping[str, Any], published: int, distinct: int, *, passed: bool, seconds: float) -> bool:
@@ -188,6 +184,7 @@ def _conclude(counters: Mapping[str, Any], published: int, distinct: int, *, pas
         "previews": counters.get("previews", 0),
         "settled": counters.get("settled", 0),
         "corrected": counters.get("corrected", 0),
+        "refreshed": counters.get("refreshed", 0),
         "verify": "PASS" if passed else "FAIL",
         "seconds": round(seconds, 1),
     }
@@ -197,22 +194,15 @@ def _conclude(counters: Mapping[str, Any], published: int, distinct: int, *, pas
     return passed and ledger.inserted == distinct
 
 
-def _how_to_look(stack: Stack) -> None:
-    tidemark = shlex.quote(os.path.relpath(Path(sys.executable).with_name("tidemark")))
-    state = shlex.quote(str(stack.state))
-    names = " ".join(f"export {name}={shlex.quote(value)};" for name, value in _environment(stack).items())
-    _say(
-        f"""The servers are up, with all their state in {stack.state}.
-Look into PostgreSQL:  {tidemark} local psql --state {state}
-Set the environment for google-cloud-bigquery, tidemark verify or python -m pipelines.ingest:
-{names}
-Stop and remove all:   {tidemark} local down --purge --state {state}
-"""
-    )
-
-
-def _environment(stack: Stack) -> dict[str, str]:
-    return {**stack.environment(), "TIDEMARK_TIERS_S": TIERS_S, "TIDEMARK_HORIZON_S": str(HORIZON_S)}
+def _kept_logs(stack: Stack) -> Path:
+    """Where the logs are once the state is gone."""
+    target = stack.state.with_name(f"{stack.state.name}-logs")
+    target.mkdir(exist_ok=True)
+    logs = {"ingest": stack.state / "ingest.log"} | {name: server.log for name, server in stack.servers().items()}
+    for name, log in logs.items():
+        if log.exists():
+            shutil.copy(log, target / f"{name}.log")
+    return target
 
 
 def _say(text: str) -> None:

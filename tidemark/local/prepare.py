@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 from tidemark.errors import TidemarkError
-from tidemark.local import bigquery, flights, postgres, prism
+from tidemark.local import bigquery, flights, install, postgres, prism
+from tidemark.local.install import side_by_side
+from tidemark.stop import end_by_signals
 
 
 def main() -> int:
@@ -15,11 +16,9 @@ def main() -> int:
     Returns:
         0, or 1 after one sentence that says what is missing.
     """
-    makers = (prism.find_or_build, bigquery.environment_directory, postgres.find, flights.events)
+    end_by_signals(install.interrupt)
     try:
-        with ThreadPoolExecutor(len(makers)) as pool:
-            for future in [pool.submit(make) for make in makers]:
-                future.result()
+        side_by_side([prism.find_or_build, bigquery.environment_directory, postgres.find, flights.events])
     except TidemarkError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1

@@ -35,18 +35,26 @@ class Replay(threading.Thread):
         """
         super().__init__(name="replay", daemon=True)
         self.events, self._topic, self._speed = events, topic, speed
+        self._first = min(event.scheduled for event in events)
+        self.first_scheduled = _MIDNIGHT + timedelta(minutes=self._first)
+        """In UTC, of the day itself."""
+        self._start_us = time.time_ns() // 1000
         self._publisher = pubsub_v1.PublisherClient(batch_settings=pubsub_v1.types.BatchSettings(max_latency=0.02))
         self._pending: list[Any] = []
         self.published = 0
         self.error: Exception | None = None
 
+    @property
+    def began(self) -> datetime:
+        """When it was started, and what `first_scheduled` was moved to."""
+        return moment(self._start_us)
+
     def keys(self) -> int:
         """Distinct points: series and event time."""
-        first = min(event.scheduled for event in self.events)
-        return len({(e.source, e.metric, self._event_us(i, e, 0, first)) for i, e in enumerate(self.events)})
+        return len({(e.source, e.metric, self._event_us(i, e)) for i, e in enumerate(self.events)})
 
-    def _event_us(self, number: int, event: FlightEvent, start_us: int, first: float) -> int:
-        return start_us + round((event.scheduled - first) * 60_000_000 / self._speed) + number
+    def _event_us(self, number: int, event: FlightEvent) -> int:
+        return self._start_us + round((event.scheduled - self._first) * 60_000_000 / self._speed) + number
 
     def run(self) -> None:
         """Publish all; what fails is in `error`."""
@@ -56,14 +64,12 @@ class Replay(threading.Thread):
             self.error = error
 
     def _publish_all(self) -> None:
-        first = min(event.scheduled for event in self.events)
-        start_us = time.time_ns() // 1000
         for number, event in enumerate(self.events):
-            due_us = start_us + (event.actual - first) * 60_000_000 / self._speed
+            due_us = self._start_us + (event.actual - self._first) * 60_000_000 / self._speed
             pause = due_us / 1e6 - time.time()
             if pause > 0:
                 time.sleep(pause)
-            event_us = self._event_us(number, event, start_us, first)
+            event_us = self._event_us(number, event)
             future = self._publisher.publish(
                 self._topic,
                 json.dumps(_body(event, event_us)).encode(),

@@ -7,15 +7,14 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from tidemark.errors import LocalError
 from tidemark.local import cache, prism
 from tidemark.local.bigquery import BigQuery
+from tidemark.local.install import side_by_side
 from tidemark.local.postgres import Postgres
 from tidemark.local.processes import Process, free_port, keeps, listens, start, wait_ready
 
@@ -96,6 +95,10 @@ class Stack:
         self.postgres = Postgres(self.state / "postgres")
         self.bigquery = BigQuery(self.state / "bigquery", GCP_PROJECT)
 
+    def servers(self) -> dict[str, PubSub | Postgres | BigQuery]:
+        """All of them, by name."""
+        return {"pubsub": self.pubsub, "postgres": self.postgres, "bigquery": self.bigquery}
+
     def up(self, ack_deadline_s: int = ACK_DEADLINE_S) -> dict[str, str]:
         """Start what does not run, and make topic, subscription, dataset and schema where they are missing.
 
@@ -107,11 +110,11 @@ class Stack:
         """
         self._make_directory()
         with cache.locked(self.state / "lock"):
-            servers = (self.pubsub, self.postgres, self.bigquery)
+            servers = list(self.servers().values())
             running = [server for server in servers if server.process() is not None]
             try:
-                _side_by_side([server.start for server in servers])
-                _side_by_side([lambda: self._make_topic(ack_deadline_s), self._make_schema, self._make_dataset])
+                side_by_side([server.start for server in servers])
+                side_by_side([lambda: self._make_topic(ack_deadline_s), self._make_schema, self._make_dataset])
             except BaseException:
                 for server in servers:
                     if server not in running:
@@ -119,22 +122,29 @@ class Stack:
                 raise
         return self.environment()
 
-    def down(self, *, purge: bool = False) -> None:
-        """Stop exactly what `up` started here; with `purge`, remove the state as well."""
+    def down(self, *, purge: bool = False) -> list[str]:
+        """Stop exactly what `up` started here; with `purge`, remove the state as well.
+
+        Returns:
+            The names of the servers that ran.
+        """
         if not self.state.exists():
-            return
+            return []
         with cache.locked(self.state / "lock"):
-            _side_by_side([self.pubsub.stop, self.postgres.stop, self.bigquery.stop])
+            ran = [name for name, runs in self.running().items() if runs]
+            side_by_side([server.stop for server in self.servers().values()])
         if purge:
             self.postgres.purge()
             shutil.rmtree(self.state, ignore_errors=True)
+        return ran
+
+    def exists(self) -> bool:
+        """`up` was called here."""
+        return (self.state / "state.json").exists()
 
     def running(self) -> dict[str, bool]:
         """Which servers run."""
-        return {
-            name: server.process() is not None
-            for name, server in (("pubsub", self.pubsub), ("postgres", self.postgres), ("bigquery", self.bigquery))
-        }
+        return {name: server.process() is not None for name, server in self.servers().items()}
 
     def environment(self) -> dict[str, str]:
         """What leads programs to these servers.
@@ -192,11 +202,3 @@ class Stack:
         from tidemark.warehouse.tables import ensure  # noqa: PLC0415
 
         ensure(rest(DATASET, f"http://127.0.0.1:{self.bigquery.ports()[0]}"), DATASET)
-
-
-def _side_by_side(calls: list[Callable[[], Any]]) -> None:
-    """Run calls at once; raise the first failure after all have ended."""
-    with ThreadPoolExecutor(len(calls)) as pool:
-        futures = [pool.submit(call) for call in calls]
-    for future in futures:
-        future.result()

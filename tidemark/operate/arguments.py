@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from tidemark.errors import UsageError
-from tidemark.settings import Setting, Values, read
+from tidemark.settings import Setting, Values, read, refuse_unknown
 from tidemark.wire.message import microseconds
 
 
@@ -23,8 +23,9 @@ def read_settings(arguments: argparse.Namespace, settings: Iterable[Setting]) ->
     """The checked values of what `add_settings` added.
 
     Raises:
-        UsageError: the first setting whose value cannot be used.
+        UsageError: the first setting whose value cannot be used, or a variable of the environment that is none.
     """
+    refuse_unknown()
     return read(settings, vars(arguments))
 
 

@@ -109,21 +109,34 @@ def _fields(error: BaseException) -> dict[str, str]:
     return {}
 
 
+def said(error: BaseException) -> str:
+    """What the server said, or what became of the connection; no full stop at its end."""
+    fields = _fields(error)
+    if fields:
+        return fields.get("M", "").rstrip(".")
+    cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None else error
+    told = str(cause).rstrip(".")
+    below = cause.__cause__
+    if isinstance(below, OSError) and below.strerror:
+        return f"{told}: {below.strerror}"
+    return told
+
+
 def translate(error: BaseException) -> TidemarkError:
     """The Tidemark error for one of `DRIVER_ERRORS`: transient, permanent for this data, or for a person to mend."""
     code = sqlstate(error)
     cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     if code:
-        said = str(cause.args[0].get("M", "")) if cause is not None else ""
+        text = said(error)
         what = kind(code)
         if what is Kind.TRANSIENT:
-            return UnavailableError(f"The database cannot serve just now: {said} (SQLSTATE {code}).")
+            return UnavailableError(f"The database cannot serve just now: {text} (SQLSTATE {code}).")
         if what is Kind.CAPPED:
-            return UnavailableError(f"The database cannot do this just now: {said} (SQLSTATE {code}).", cap=CAP)
+            return UnavailableError(f"The database cannot do this just now: {text} (SQLSTATE {code}).", cap=CAP)
         if what is Kind.PERMANENT:
-            return RefusedError(f"The database refuses the data: {said} (SQLSTATE {code}).", code=code)
+            return RefusedError(f"The database refuses the data: {text} (SQLSTATE {code}).", code=code)
         mend = "correct the user or the password" if code[:2] == "28" else "run `tidemark migrate`, or check the grants"
-        return MisconfiguredError(f"The database is not as it must be: {said} (SQLSTATE {code}); {mend}.")
+        return MisconfiguredError(f"The database is not as it must be: {text} (SQLSTATE {code}); {mend}.")
     if isinstance(cause, (pg8000.exceptions.Error, OSError, struct.error, sqlalchemy.exc.TimeoutError)):
-        return UnavailableError(f"The database does not answer: {cause}.")
+        return UnavailableError(f"The database does not answer: {said(error)}.")
     return MisconfiguredError(f"The database cannot be used: {error}.")

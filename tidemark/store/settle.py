@@ -76,13 +76,15 @@ class Settled(NamedTuple):
         rows: Every rollup in the windows of these marks, changed or not: an earlier settler may have died before it
             appended them. Shape (n,), dtype `ROLLUP`.
         changed: How many of them are new or differ from what the store had.
-        corrected: How many differ from an earlier settled row.
+        corrected: How many replace a final row, settled after its horizon, and differ from it.
+        refreshed: How many replace a row of a window that was open, and differ from it.
         mark_ids: Numbers of marks, to be forgotten once the rows are durable in BigQuery.
     """
 
     rows: Rollups
     changed: int
     corrected: int
+    refreshed: int
     mark_ids: list[int]
 
 
@@ -273,8 +275,8 @@ class Settler:
             self._mark_open(connection, tier_s, rows, scope)
         reach("settle.committed")
         changed = int(np.count_nonzero(found["kind"]))
-        corrected = int(np.count_nonzero(found["kind"] == _CORRECTED))
-        return Settled(rows, changed, corrected, sorted({mark.id for mark in marks}))
+        corrected, refreshed = (int(np.count_nonzero(found["kind"] == kind)) for kind in (_CORRECTED, _REFRESHED))
+        return Settled(rows, changed, corrected, refreshed, sorted({mark.id for mark in marks}))
 
     def _lock(self, connection: Connection, scope: Range | list[Range]) -> int:
         """One settler at a time in each window of the largest tier; returns the database's clock in microseconds.
@@ -326,8 +328,9 @@ class Settler:
             ),
             k AS MATERIALIZED (
                 SELECT j.*, CASE WHEN j.old_revision IS NULL THEN {_NEW:d}
-                                 WHEN {_differs_from_old()} THEN {_CORRECTED:d}
-                                 WHEN j.final <> j.old_final OR {other_bits} THEN {_REFRESHED:d}
+                                 WHEN {_differs_from_old()}
+                                 THEN CASE WHEN j.old_final THEN {_CORRECTED:d} ELSE {_REFRESHED:d} END
+                                 WHEN j.final <> j.old_final OR {other_bits} THEN {_TOUCHED:d}
                                  ELSE {_UNCHANGED:d} END AS kind
                 FROM j
             ),
@@ -379,6 +382,7 @@ _UNCHANGED: Final = 0
 _NEW: Final = 1
 _CORRECTED: Final = 2
 _REFRESHED: Final = 3
+_TOUCHED: Final = 4
 """Only the last digits of a sum, `final` or the sketch differ."""
 _SETTLED: Final = np.dtype([*ROLLUP.descr, ("kind", "<i4")])
 
