@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
 from collections.abc import Callable, MutableMapping
 
@@ -72,9 +73,9 @@ def _proxies(environment: MutableMapping[str, str]) -> list[str]:
 
 
 def _nobody_reads() -> bool:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    if any(event & select.POLLERR for _, event in poll.poll(0)):
         silence_output()
         return True
     return False

@@ -362,7 +362,7 @@ OTHER_VARIABLES: Final = {
     "TIDEMARK_WATCHED": "which local servers end with the program that started them",
 }
 """What is no setting, and read from the environment all the same."""
-_SERVICE: Final = re.compile(r"(.+)_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)")
+_HOST_OF_SERVICE: Final = "_SERVICE_HOST"
 
 
 def refuse_unknown(environment: Mapping[str, str] = os.environ) -> None:
@@ -375,11 +375,11 @@ def refuse_unknown(environment: Mapping[str, str] = os.environ) -> None:
     """
     every = (setting for group in (INGEST, VERIFY, MAINTAIN, DELETE, COMPACT, REBUILD) for setting in group)
     known = {setting.variable for setting in every} | OTHER_VARIABLES.keys()
+    services = [name.removesuffix(_HOST_OF_SERVICE) for name in environment if name.endswith(_HOST_OF_SERVICE)]
     for name in sorted(environment):
         if not name.startswith("TIDEMARK_") or name in known:
             continue
-        service = _SERVICE.fullmatch(name)
-        if service is not None and f"{service[1]}_SERVICE_HOST" in environment:
+        if any(name.startswith((f"{s}{_HOST_OF_SERVICE}", f"{s}_SERVICE_PORT", f"{s}_PORT")) for s in services):
             continue
         near = difflib.get_close_matches(name, known, 1, 0.8)
         meant = f"perhaps {near[0]} is meant; else take it away" if near else "take it away"

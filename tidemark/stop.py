@@ -49,7 +49,7 @@ class Stop:
                 signal.signal(number, self._received)
 
     def then(self, call: Callable[[], None]) -> None:
-        """Call this as well, in a thread of its own, once a signal came; at once if one has."""
+        """Call this first, in a thread of its own, once a signal came; at once if one has."""
         with self._lock:
             self._then.append(call)
             late = self.asked.is_set()
@@ -82,10 +82,9 @@ class Stop:
     def _hand_on(self) -> None:
         self._came.get()
         with self._lock:
+            for call in self._then:
+                call()
             self.asked.set()
-            calls = list(self._then)
-        for call in calls:
-            call()
 
 
 STOP: Final = Stop()
@@ -94,6 +93,12 @@ STOP: Final = Stop()
 
 class Interrupted(SystemExit):  # not an error: it ends the program, whose status it carries
     """A signal came to a program that has only to clean up."""
+
+
+def ignore_signals() -> None:
+    """What the program does is done: a signal comes too late to undo it."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def end_by_signals(cleaned_at_once: Callable[[], None] = lambda: None) -> None:

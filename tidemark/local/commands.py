@@ -13,7 +13,7 @@ from typing import Any
 from tidemark.errors import LocalError
 from tidemark.local import install
 from tidemark.local.stack import Stack
-from tidemark.stop import end_by_signals
+from tidemark.stop import end_by_signals, ignore_signals
 
 
 def add_parser(subparsers: Any) -> None:
@@ -44,10 +44,14 @@ def _up(arguments: argparse.Namespace) -> int:
     """Start; ended by a signal meanwhile, nothing that it has started is left."""
     end_by_signals(install.interrupt)
     stack = Stack(arguments.state)
-    ran = stack.running()
-    for name, value in stack.up().items():
-        print(f"export {name}={shlex.quote(value)}")  # noqa: T201
-    started = [name for name, runs in ran.items() if not runs]
+    started = [name for name, runs in stack.running().items() if not runs]
+    try:
+        for name, value in stack.up().items():
+            print(f"export {name}={shlex.quote(value)}", flush=True)  # noqa: T201
+        ignore_signals()
+    except BaseException:
+        stack.stop(started)
+        raise
     what = f"Started {_listed(started)}" if started else "Everything runs already"
     _say(f"{what}, with all state in {stack.state}. `tidemark local down{_where(arguments)}` stops it.")
     if sys.stdout.isatty():

@@ -207,7 +207,7 @@ def side_by_side(calls: Sequence[Callable[[], Any]]) -> list[Any]:
     Raises:
         Exception: the first failure, after all have ended. What interrupts the wait ends what they install.
     """
-    with ThreadPoolExecutor(len(calls)) as pool:
+    with ThreadPoolExecutor(max(1, len(calls))) as pool:
         futures = [pool.submit(call) for call in calls]
         try:
             wait(futures)

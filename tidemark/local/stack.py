@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -137,6 +138,11 @@ class Stack:
             self.postgres.purge()
             shutil.rmtree(self.state, ignore_errors=True)
         return ran
+
+    def stop(self, names: Iterable[str]) -> None:
+        """Stop some servers; their state stays."""
+        servers = self.servers()
+        side_by_side([servers[name].stop for name in names])
 
     def exists(self) -> bool:
         """`up` was called here."""
