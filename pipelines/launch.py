@@ -22,7 +22,10 @@ from tidemark.logs import tell
 from tidemark.operate.preflight import Fleet, preflight
 from tidemark.settings import Values
 from tidemark.warehouse.clients import rest
+from tidemark.warehouse.owner import claim
 from tidemark.warehouse.tables import ensure
+from transforms import resources
+from transforms.resources import Store
 
 DEFAULT_WORKERS: Final = 100
 """To how many Dataflow scales a Streaming Engine job that sets no bound."""
@@ -55,7 +58,10 @@ def run(start: Callable[[], Any], options: PipelineOptions, values: Values) -> i
             tell(text([finding]), _LEVELS[finding.level])
         if failed(findings):
             raise MisconfiguredError("The preflight failed, so no job was submitted: see the lines marked FAIL.")
-        ensure(rest(values.rollup_dataset), values.rollup_dataset)
+        client = rest(values.rollup_dataset)
+        ensure(client, values.rollup_dataset)
+        claim(client, values.rollup_dataset, Store.of(values).identity())
+        resources.close()
     event("submitted", job=flink_submission.submit(start, options) if flink.chosen(options) else _job_id(start()))
     return 0
 

@@ -6,6 +6,7 @@ ours, and the workers' endpoint is open to the network.
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +18,13 @@ from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPool
 from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
 
 from tidemark.local.prism import Prism
+from tidemark.local.processes import wait_until
 
 _FOR_EVER_S: Final = 100 * 365 * 86_400
 _STOP_S: Final = 1.0
+_STREAMS_S: Final = 5.0
+_THREADS: Final = ("run_worker_", "read_grpc_client_inputs", "read_state")
+"""Beam's names of a worker's threads, and of those that read what Prism sends it."""
 
 
 class LocalEngine:
@@ -49,7 +54,8 @@ class LocalEngine:
         return PrismRunner().run_pipeline(pipeline, options)
 
     def close(self) -> None:
-        """End Prism and the workers."""
+        """End Prism and the workers, which are given time to close their streams: a broken one is a traceback."""
+        wait_until(lambda: not any(t.name.startswith(_THREADS) for t in threading.enumerate()), _STREAMS_S)
         if self._prism is not None:
             self._prism.stop()
         if self._pool is not None:

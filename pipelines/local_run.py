@@ -28,6 +28,7 @@ from tidemark.settings import Values
 from tidemark.stop import Stop
 from tidemark.store.settle import Settler
 from tidemark.warehouse.clients import rest
+from tidemark.warehouse.owner import claim
 from tidemark.warehouse.tables import ensure
 from transforms import resources
 from transforms.counters import count, tally
@@ -146,7 +147,9 @@ def _check(store: Store, values: Values, stopping: threading.Event) -> None:
     until_done(store.settler().oldest_due_s, waits_for=(UnavailableError,), give_up=stopping)
 
     def tables() -> None:
-        ensure(rest(values.rollup_dataset), values.rollup_dataset)
+        client = rest(values.rollup_dataset)
+        ensure(client, values.rollup_dataset)
+        claim(client, values.rollup_dataset, store.identity())
 
     try:
         tables()

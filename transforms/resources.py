@@ -18,14 +18,18 @@ from tidemark.errors import MisconfiguredError, UsageError
 from tidemark.logs import set_up_worker
 from tidemark.settings import STORE, Values, read
 from tidemark.store import dead_letters
-from tidemark.store.connection import STATEMENT_TIMEOUT_S, make_engine
+from tidemark.store.connection import STATEMENT_TIMEOUT_S, make_engine, single_statement
+from tidemark.store.identity import identity
 from tidemark.store.location import database_url
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.sources import SourceBook
 from tidemark.store.write import Policy, Writer
+from tidemark.warehouse import owner
+from tidemark.warehouse.clients import rest
 from tidemark.warehouse.writer import RollupWriter
 from tidemark.wire.block import DeadLetter
+from tidemark.wire.identity import StoreIdentity
 from transforms.shown import Shown
 
 Resource = TypeVar("Resource")
@@ -107,6 +111,16 @@ class Store:
         policy = Policy(self.tiers_s[0], self.horizon_s, self.debounce_s)
         return _once(("writer", self), lambda: Writer(self._pool(), self.series(), policy))
 
+    def identity(self) -> StoreIdentity:
+        """Of the database that connections lead to; asked for again when there is a new one, which may lead elsewhere."""
+        generation = self.series().generation
+        known: tuple[int, StoreIdentity] | None = _made.get(("identity", self.secret))
+        if known is None or known[0] != generation:
+            with single_statement(self._pool()) as connection:
+                known = self.series().generation, identity(connection)
+            _made["identity", self.secret] = known
+        return known[1]
+
     def keep(self, letters: list[DeadLetter]) -> None:
         """Keep dead letters; see `tidemark.store.dead_letters.keep`."""
         dead_letters.keep(self._pool(), letters)
@@ -128,9 +142,18 @@ class Warehouse:
     endpoint: str | None
     deadline_s: float = 20.0
 
-    def writer(self) -> RollupWriter:
-        """The process's writer of rollups."""
-        return _once(self, lambda: RollupWriter(self.dataset, self.endpoint, deadline_s=self.deadline_s))
+    def writer(self, store: StoreIdentity) -> RollupWriter:
+        """The process's writer of the rollups of this store.
+
+        Raises:
+            MisconfiguredError: the dataset holds those of another one.
+            UnavailableError: BigQuery does not say whose it is.
+        """
+        made = _once(self, lambda: RollupWriter(self.dataset, self.endpoint, deadline_s=self.deadline_s))
+        if _made.get(("owner", self.dataset)) != store:
+            owner.check(rest(self.dataset), self.dataset, store)
+            _made["owner", self.dataset] = store
+        return made
 
     def shown(self) -> Shown:
         """What this process knows of the previews that are there."""

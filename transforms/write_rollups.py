@@ -81,7 +81,7 @@ def append(store: Store, warehouse: Warehouse, rows: Rollups, panes: str | list[
         panes = panes if isinstance(panes, str) else [pane for pane, keep in zip(panes, kept, strict=True) if keep]
         if not len(rows):
             return
-    refused = warehouse.writer().append(rows, [names[i] for i in rows["series_id"].tolist()], panes)
+    refused = warehouse.writer(store.identity()).append(rows, [names[i] for i in rows["series_id"].tolist()], panes)
     observe("append_ms", (time.perf_counter() - began) * 1000)
     if not refused:
         return

@@ -12,7 +12,7 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing import test_pipeline as pipelines
 
-from tests.warehouse.scripted import refuse, serve
+from tests.warehouse.scripted import refuse, rest_without_tables, serve
 from tidemark.errors import UnavailableError
 from tidemark.local.postgres import Postgres
 from tidemark.store.connection import make_engine, transaction
@@ -42,9 +42,16 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.purge()
 
 
+@pytest.fixture(scope="module")
+def nobodys() -> Iterator[str]:
+    with rest_without_tables() as found:
+        yield found
+
+
 @pytest.fixture
-def rows(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[np.ndarray]:
+def rows(url: str, nobodys: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[np.ndarray]:
     monkeypatch.setenv("TIDEMARK_DATABASE_URL", url)
+    monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", nobodys)
     resources.close()
     (number,) = STORE.series().ids([SeriesKey("p", "s", "m")])
     made = np.zeros(500, ROLLUP)

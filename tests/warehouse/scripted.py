@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final
 
 import grpc
@@ -65,3 +69,29 @@ def serve(script: dict) -> tuple[Scripted, grpc.Server, int]:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     return handler, server, port
+
+
+@contextmanager
+def rest_without_tables() -> Iterator[str]:
+    """The URL of a REST service that has no table: a dataset that is nobody's yet."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            said = json.dumps({"error": {"code": 404, "message": "Not found", "errors": [{"reason": "notFound"}]}})
+            self.send_response(404)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(said.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Says nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -50,11 +50,22 @@ def preflight(values: Values, fleet: Fleet, region: str | None = None, sample: i
         ("subscription", lambda: bus.subscription(values.subscription)),
         ("database", lambda: store.database(values, fleet.workers, fleet.processes)),
         ("BigQuery", lambda: warehouse.tables(values.rollup_dataset, region)),
+        ("BigQuery owner", lambda: _owner(values)),
     ]
     if sample:
         checks.append(("sample", lambda: bus.sample(values.subscription, sample, values)))
     with ThreadPoolExecutor(len(checks)) as pool:
         return [finding for found in pool.map(lambda check: _guarded(*check), checks) for finding in found]
+
+
+def _owner(values: Values) -> Iterator[Finding]:
+    """Whether the dataset holds the rollups of this database; where either cannot be asked, others say so."""
+    from tidemark.store.preflight import asked_identity  # noqa: PLC0415
+    from tidemark.warehouse.preflight import owned  # noqa: PLC0415
+
+    store = asked_identity(values)
+    if store is not None:
+        yield from owned(values.rollup_dataset, store)
 
 
 def _guarded(subject: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:

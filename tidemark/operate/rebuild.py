@@ -11,10 +11,13 @@ import argparse
 import json
 from typing import Any, Final
 
+from sqlalchemy import Engine
+
 from tidemark.errors import UsageError
 from tidemark.operate.arguments import add_settings, read_settings, seconds
 from tidemark.settings import REBUILD
-from tidemark.store.connection import make_engine
+from tidemark.store.connection import make_engine, single_statement
+from tidemark.store.identity import identity
 from tidemark.store.location import database_url
 from tidemark.store.rebuild import Rebuild
 
@@ -41,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     pool = make_engine(database_url(values), pool_size=1, statement_timeout_s=STATEMENT_TIMEOUT_S)
     try:
         rebuild = Rebuild(pool, values.tiers_s, start, end, arguments.series_project)
+        if values.rollup_dataset:
+            _own(pool, values.rollup_dataset)
         hidden = rebuild.hide(_only_in_warehouse(values.rollup_dataset, rebuild)) if values.rollup_dataset else 0
         marks = rebuild.mark()
     finally:
@@ -52,12 +57,23 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _own(pool: Engine, dataset: str) -> None:
+    """Make what is missing in the dataset; one of another database's is refused before anything is hidden."""
+    from tidemark.warehouse.clients import rest  # noqa: PLC0415  # seconds to import
+    from tidemark.warehouse.owner import claim  # noqa: PLC0415
+    from tidemark.warehouse.tables import ensure  # noqa: PLC0415
+
+    with single_statement(pool) as connection:
+        store = identity(connection)
+    client = rest(dataset)
+    ensure(client, dataset)
+    claim(client, dataset, store)
+
+
 def _only_in_warehouse(dataset: str, rebuild: Rebuild) -> Any:
     from tidemark.warehouse.clients import rest  # noqa: PLC0415  # seconds to import
     from tidemark.warehouse.read import latest  # noqa: PLC0415
-    from tidemark.warehouse.tables import ensure  # noqa: PLC0415
 
-    ensure(rest(dataset), dataset)
     within = rebuild.within
     for tier_s in rebuild.tiers_s:
         for row in latest(rest(dataset), dataset, within.start * 1_000_000, within.end * 1_000_000, tier_s):

@@ -21,6 +21,7 @@ from tidemark.operate.compare_store import check_ledger, check_marks, check_roll
 from tidemark.operate.report import Report, text
 from tidemark.settings import VERIFY, require
 from tidemark.store.connection import make_engine, transaction
+from tidemark.store.identity import identity
 from tidemark.store.location import database_url
 from tidemark.store.settle import NO_NESTED_LOOPS, WORK_MEM
 
@@ -59,6 +60,7 @@ def verify(
     # BigQuery's client takes a second to import
     from tidemark.operate.compare_warehouse import WarehouseComparison  # noqa: PLC0415
     from tidemark.warehouse.clients import rest  # noqa: PLC0415
+    from tidemark.warehouse.owner import check  # noqa: PLC0415
     from tidemark.warehouse.read import occupied  # noqa: PLC0415
 
     pool = make_engine(database, pool_size=CONNECTIONS, statement_timeout_s=STATEMENT_TIMEOUT_S)
@@ -70,6 +72,7 @@ def verify(
                 connection.exec_driver_sql(NO_NESTED_LOOPS)
             whole = start is None and end is None
             client = rest(dataset)
+            check(client, dataset, identity(connection))
             shown = partial(occupied, client, dataset, tiers_s[-1])
             within = extent(connection, tiers_s[-1], start, end, shown)
             check_marks(connection, report, grace_s)

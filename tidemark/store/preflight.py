@@ -9,13 +9,15 @@ from typing import Final
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
-from tidemark.errors import MisconfiguredError, UnavailableError, UsageError
+from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError, UsageError
 from tidemark.findings import Finding, passed, refused, warned
 from tidemark.settings import Values
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.errors import DRIVER_ERRORS, sqlstate, translate
+from tidemark.store.identity import identity
 from tidemark.store.location import database_url
 from tidemark.store.migrate import newest, revisions
+from tidemark.wire.identity import StoreIdentity
 
 TIMEOUT_S: Final = 8.0
 OLDEST_SERVER: Final = 140_000
@@ -28,6 +30,7 @@ PRIVILEGES: Final = {
     "dead_letters": "SELECT INSERT",
     "ledger": "SELECT INSERT",
     "retention": "SELECT",
+    "identity": "SELECT",
     "sources": "SELECT INSERT UPDATE",
 }
 """What ingest does with each table."""
@@ -71,6 +74,21 @@ def database(values: Values, workers: int, processes: int) -> Iterator[Finding]:
             if revision is not None:
                 yield from _privileges(connection)
             yield _budget(connection, workers, processes, values.database_pool_size)
+    finally:
+        pool.dispose()
+
+
+def asked_identity(values: Values) -> StoreIdentity | None:
+    """Of the store; None where it cannot be asked, as `database` tells."""
+    try:
+        pool = make_engine(database_url(values), 1, TIMEOUT_S, connect_timeout_s=TIMEOUT_S)
+    except (UsageError, UnavailableError):
+        return None
+    try:
+        with transaction(pool) as connection:
+            return identity(connection)
+    except TidemarkError:
+        return None
     finally:
         pool.dispose()
 

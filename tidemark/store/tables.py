@@ -20,7 +20,7 @@ from sqlalchemy import (
     UniqueConstraint,
     func,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB, TIMESTAMP, UUID
 
 metadata: Final = MetaData(
     naming_convention={
@@ -150,6 +150,25 @@ retention: Final = Table(
         _Time,
         nullable=False,
         comment="points before it may be gone; rollups before it stay as they are",
+    ),
+)
+
+identity: Final = Table(
+    "identity",
+    metadata,
+    Column(
+        "only_row",
+        Boolean,
+        CheckConstraint("only_row", name="identity_only_row_check"),
+        primary_key=True,
+        server_default="true",
+    ),
+    Column(
+        "id",
+        UUID,
+        nullable=False,
+        server_default=func.gen_random_uuid(),
+        comment="the dataset in BigQuery that takes the rollups bears it as a label",
     ),
 )
 

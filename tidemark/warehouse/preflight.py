@@ -13,7 +13,9 @@ from requests.exceptions import RequestException
 from tidemark.errors import MisconfiguredError
 from tidemark.findings import Finding, passed, refused, warned
 from tidemark.warehouse.clients import rest
+from tidemark.warehouse.owner import another, owner
 from tidemark.warehouse.tables import TABLE, VIEW, check, translate, view_sql
+from tidemark.wire.identity import StoreIdentity
 
 TIMEOUT_S: Final = 8
 MULTI_REGIONS: Final = {"US": "us-", "EU": "europe-"}
@@ -47,6 +49,23 @@ def tables(dataset: str, region: str | None) -> Iterator[Finding]:
         yield from _view(client, dataset)
     except (GoogleAPICallError, RetryError, RequestException, GoogleAuthError) as error:
         raise translate(error) from error
+
+
+def owned(dataset: str, store: StoreIdentity) -> Iterator[Finding]:
+    """Whether the dataset holds the rollups of this store; a launch makes it this store's where it is nobody's."""
+    try:
+        table = rest(dataset).get_table(f"{dataset}.{TABLE}", retry=None, timeout=TIMEOUT_S)
+    except (GoogleAPICallError, RetryError, RequestException, GoogleAuthError):
+        return  # `tables` tells
+    found = owner(table)
+    if found is not None and found.id != store.id:
+        yield refused(
+            "BigQuery owner", str(another(dataset, found, store)), "correct --rollup_dataset, or the database"
+        )
+    elif found is not None:
+        yield passed("BigQuery owner", f"{store}")
+    else:
+        yield passed("BigQuery owner", f"nobody yet; a launch makes it that of {store}")
 
 
 def _dataset(found: bigquery.Dataset, region: str | None) -> Iterator[Finding]:

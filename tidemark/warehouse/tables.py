@@ -20,8 +20,8 @@ from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
 
 TABLE: Final = "rollups"
 VIEW: Final = "rollups_latest"
-_REQUEST_S: Final = 10
-_RETRY: Final = bigquery.DEFAULT_RETRY.with_timeout(20)
+REQUEST_S: Final = 10
+RETRY: Final = bigquery.DEFAULT_RETRY.with_timeout(20)
 """The library's own would try for ten minutes; whoever calls waits better, with a sentence."""
 _REQUIRED: Final = "REQUIRED"
 _NULLABLE: Final = "NULLABLE"
@@ -82,18 +82,18 @@ def ensure(client: bigquery.Client, dataset: str) -> None:
         UnavailableError: BigQuery does not answer.
     """
     try:
-        client.create_dataset(dataset, exists_ok=True, retry=_RETRY, timeout=_REQUEST_S)
+        client.create_dataset(dataset, exists_ok=True, retry=RETRY, timeout=REQUEST_S)
         try:
-            table = client.get_table(f"{dataset}.{TABLE}", retry=_RETRY, timeout=_REQUEST_S)
+            table = client.get_table(f"{dataset}.{TABLE}", retry=RETRY, timeout=REQUEST_S)
         except NotFound:
-            table = client.create_table(_table(dataset), exists_ok=True, retry=_RETRY, timeout=_REQUEST_S)
+            table = client.create_table(_table(dataset), exists_ok=True, retry=RETRY, timeout=REQUEST_S)
         missing = check(table)
         if missing:
             nullable = [
                 bigquery.SchemaField(f.name, f.field_type, mode=_NULLABLE, description=f.description) for f in missing
             ]
             table.schema = [*table.schema, *nullable]
-            client.update_table(table, ["schema"], retry=_RETRY, timeout=_REQUEST_S)
+            client.update_table(table, ["schema"], retry=RETRY, timeout=REQUEST_S)
         _ensure_view(client, dataset)
     except (GoogleAPICallError, RetryError, RequestException, GoogleAuthError) as error:
         raise translate(error) from error
@@ -165,15 +165,15 @@ def check(table: bigquery.Table) -> list[bigquery.SchemaField]:
 def _ensure_view(client: bigquery.Client, dataset: str) -> None:
     wanted = view_sql(dataset)
     try:
-        view = client.get_table(f"{dataset}.{VIEW}", retry=_RETRY, timeout=_REQUEST_S)
+        view = client.get_table(f"{dataset}.{VIEW}", retry=RETRY, timeout=REQUEST_S)
     except NotFound:
         view = bigquery.Table(f"{dataset}.{VIEW}")
         view.view_query = wanted
         try:
-            client.create_table(view, retry=_RETRY, timeout=_REQUEST_S)
+            client.create_table(view, retry=RETRY, timeout=REQUEST_S)
         except Conflict:
             return  # another program was faster, with the same text
     else:
         if view.view_query != wanted:
             view.view_query = wanted
-            client.update_table(view, ["view_query"], retry=_RETRY, timeout=_REQUEST_S)
+            client.update_table(view, ["view_query"], retry=RETRY, timeout=REQUEST_S)
