@@ -14,7 +14,9 @@ from tidemark.local import install, prism
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> dict[str, str]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    monkeypatch.setattr(install, "SITE", tmp_path / "none")
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
     return {"HOME": str(tmp_path), "PIP_CONFIG_FILE": "", "PATH": "/usr/bin"}
 
 

@@ -88,7 +88,7 @@ def test_stored_literally_or_refused(pool: Engine, points: list[tuple]) -> None:
     wanted = {}
     for i, (project, source, metric, ms, value, attributes) in enumerate(points):
         if f"message-{i}" not in refused:
-            wanted[project, source, metric, ms * 1000] = (value, NOW_US + i, attributes or None)
+            wanted[project, source, metric, ms * 1000] = (float(value), NOW_US + i, attributes or None)
     found = {}
     for project in {key[0] for key in wanted}:
         for number, name in reader.series(project).items():

@@ -50,6 +50,7 @@ _ADVICE: Final = (
     ),
     (re.compile(r"no space left", re.IGNORECASE), "Make room, or set XDG_CACHE_HOME to a directory with more."),
 )
+SITE: Final = Path("/etc/pip.conf")
 _running: Final[set[subprocess.Popen[str]]] = set()
 _lock: Final = threading.RLock()
 """A signal's handler takes it in the middle of whatever the main thread does."""
@@ -67,9 +68,9 @@ def environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
         found.setdefault(_OF_PIP[option], _LIST_OF[option].join(value.split()) if option in _LIST_OF else value)
     if "UV_INDEX" in found and "UV_INDEX" not in given:
         found.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")  # as pip does; every package has its hash
-    for other in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        if given.get(other):
-            found.setdefault("SSL_CERT_FILE", given[other])
+    named = next((given[name] for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE") if given.get(name)), None)
+    if named is not None:
+        found.setdefault("SSL_CERT_FILE", named)
     system = _system_certificates()
     if found.get("SSL_CERT_FILE"):
         found.setdefault("PIP_CERT", found["SSL_CERT_FILE"])
@@ -113,7 +114,7 @@ def _pip_files(given: Mapping[str, str]) -> Iterator[Path]:
         return
     for directory in reversed(given.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":")):
         yield Path(directory) / "pip" / "pip.conf"
-    yield Path("/etc/pip.conf")
+    yield SITE
     if given.get("HOME"):
         yield Path(given["HOME"]) / ".pip" / "pip.conf"
         yield Path(given.get("XDG_CONFIG_HOME") or Path(given["HOME"]) / ".config") / "pip" / "pip.conf"
