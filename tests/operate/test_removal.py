@@ -510,6 +510,22 @@ def test_only_one_maintains(product: Product, capsys: pytest.CaptureFixture[str]
         connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")
 
 
+def test_a_name_that_no_series_has_is_said_with_what_is_like_it(
+    product: Product, capsys: pytest.CaptureFixture[str]
+) -> None:
+    product.write(1, 3)
+    for argv, told in (
+        (["--series_project=aa"], "no series whose project is 'aa'. 'a' is there."),
+        (["--series_project=zzz"], "no series whose project is 'zzz'.\n"),
+        (["--series_project=a", "--source=tow"], "no series whose source is 'tow'. 'two' is there."),
+        (["--series_project=b", "--source=one", "--metric=n"], "no series whose metric is 'n'.\n"),
+        (["--series_project='; DROP TABLE points; --"], "no series whose project is"),
+    ):
+        assert cli.main(["delete", "--yes", *argv]) == 2
+        assert told in capsys.readouterr().err
+    assert product.number("SELECT count(*) FROM points") == 9
+
+
 def test_compressing_what_is_still_corrected_is_refused(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["maintain", "--horizon_s=864000"]) == 2
     assert "--compress_after_days=7 is within" in capsys.readouterr().err

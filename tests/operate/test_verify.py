@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -22,11 +23,12 @@ from tidemark.local.stack import DATASET, Stack
 from tidemark.operate import compare_warehouse
 from tidemark.operate.compare_store import SLICE_WINDOWS, Extent
 from tidemark.operate.compare_warehouse import WarehouseComparison
-from tidemark.operate.report import Report
+from tidemark.operate.report import Report, text
 from tidemark.operate.verify import verify
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.fold import Range
 from tidemark.store.rebuild import Rebuild
+from tidemark.store.remove import Deletion
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.write import Policy, Writer
@@ -121,36 +123,81 @@ def test_what_was_settled_passes(product: Product) -> None:
     assert report.warehouse_rows == report.rollups
 
 
-DAMAGES: dict[str, tuple[str, Callable[[object], int]]] = {
+DAMAGES: dict[str, tuple[str, Callable[[Report], int], str]] = {
     "a point that nobody marked": (
         "INSERT INTO points SELECT series_id, event_time + interval '1 second', 1, publish_time FROM points LIMIT 1",
         lambda report: report.rollups_differ,
+        r"tier 60 s, verify/s\d/m, .*: count is 1, should be 2, sum is [\d.]+, should be",
     ),
     "a base rollup": (
         "UPDATE rollups SET sum = sum + 1 WHERE tier_s = 60 AND window_start = (SELECT min(window_start) FROM rollups)",
         lambda report: report.rollups_differ,
+        r"tier 60 s, verify/s0/m, .*: sum is 1, should be 0$",
     ),
-    "an upper rollup": ("UPDATE rollups SET max = 1e9 WHERE tier_s = 86400", lambda report: report.rollups_differ),
-    "a rollup that is gone": ("DELETE FROM rollups WHERE tier_s = 3600", lambda report: report.rollups_differ),
+    "an upper rollup": (
+        "UPDATE rollups SET max = 1e9 WHERE tier_s = 86400",
+        lambda report: report.rollups_differ,
+        r"tier 86400 s, verify/s0/m, .*: max is 1000000000, should be 297$",
+    ),
+    "a rollup that is gone": (
+        "DELETE FROM rollups WHERE tier_s = 3600",
+        lambda report: report.rollups_differ,
+        r"tier 3600 s, verify/s\d/m, .*: it is missing; the points are \d+$",
+    ),
+    "a rollup of nothing": (
+        "UPDATE rollups SET window_start = window_start + interval '400 days' WHERE tier_s = 60 AND series_id = 1 AND window_start = '2026-01-01T00:00Z'",
+        lambda report: report.rollups_differ,
+        r"it counts 1 points where there are none$",
+    ),
+    "BigQuery under the same revision": (
+        "UPDATE rollups SET last = last + 1 WHERE tier_s = 86400",
+        lambda report: report.warehouse_differ,
+        r"BigQuery, tier 86400 s, verify/s0/m, .*: under the same revision last is 297.0, the store has 298.0$",
+    ),
     "the store ahead of BigQuery": (
         "UPDATE rollups SET revision = revision + 1 WHERE tier_s = 86400",
         lambda report: report.warehouse_differ,
+        r"BigQuery, tier 86400 s, verify/s0/m, .*: shows revision \d+, the store has \d+$",
     ),
-    "the ledger": ("UPDATE ledger SET inserted = inserted + 1", lambda report: report.ledger_unbalanced),
+    "the ledger": (
+        "UPDATE ledger SET inserted = inserted + 1",
+        lambda report: report.ledger_unbalanced,
+        r"1 ledger rows do not balance",
+    ),
     "points that vanished": (
         "WITH gone AS (DELETE FROM points WHERE event_time = (SELECT max(event_time) FROM points)) DELETE FROM marks",
         lambda report: report.ledger_off_by,
+        r"the ledger says 300 points, the table has 299",
     ),
 }
 
 
 @pytest.mark.parametrize("what", DAMAGES)
 def test_every_kind_of_damage_is_found(product: Product, what: str) -> None:
-    statement, count = DAMAGES[what]
+    statement, count, told = DAMAGES[what]
     product.damage(statement)
     report = check(product)
     assert not report.passed
     assert count(report) != 0
+    assert any(re.search(told, example) for example in report.examples), report.examples
+
+
+def test_why_there_are_fewer_rows_than_rollups_is_said_in_a_word(product: Product) -> None:
+    assert "more are" not in text(check(product))
+    first_s = START_US // 1_000_000
+    ids = product.series.ids([SeriesKey("verify", f"s{i}", "m") for i in range(3)])
+    assert sum(removed.points for removed in Deletion(product.pool, TIERS_S, ids, first_s, first_s + 60).run()) == 3
+    product.settle()
+    report = check(product)
+    assert report.passed, report
+    assert report.rollups_empty == 3
+    assert "3 more have lost their points, so not shown" in text(report)
+    product.write(10, 3, horizon_s=time.time())
+    report = check(product)
+    assert report.passed, report
+    assert report.rollups_pending > 0
+    assert f"{report.rollups_pending} more are owed a settling, so not compared" in text(report)
+    assert report.rollups == report.warehouse_rows + report.rollups_pending + report.rollups_empty
 
 
 def test_a_due_mark_fails_and_one_that_is_not_due_is_pending(product: Product) -> None:

@@ -9,7 +9,17 @@ from typing import Final
 from sqlalchemy import Connection
 
 from tidemark.operate.report import EXAMPLES, Report
-from tidemark.store.fold import SKETCH, SUMMARY, Range, differs, fold_base, fold_rollups, rollups_of, timestamp
+from tidemark.store.fold import (
+    SKETCH,
+    SUMMARY,
+    TOLERANT,
+    Range,
+    differs,
+    fold_base,
+    fold_rollups,
+    rollups_of,
+    timestamp,
+)
 from tidemark.store.ledger import totals
 
 SLICE_WINDOWS: Final = 1440
@@ -127,24 +137,40 @@ def check_rollups(
         fresh = fold_rollups(tier_s, rollups_of(scope, tiers_s[level - 1]), quantiles=quantiles)
     same_sketch = " AND ".join(f"f.{name} IS NOT DISTINCT FROM o.{name}" for name in SKETCH) if quantiles else "true"
     stored = f"SELECT p.* FROM {rollups_of(scope, tier_s)}"
-    numbers = ", ".join(f"coalesce(f.{n}::text, '-') || '/' || coalesce(o.{n}::text, '-')" for n in SUMMARY[:7])
+    told = ", ".join(_told(name) for name in (*SUMMARY, *(SKETCH if quantiles else ())))
     found = connection.exec_driver_sql(
         f"""WITH f AS MATERIALIZED ({fresh}), o AS MATERIALIZED ({stored}),
         j AS MATERIALIZED (
-            SELECT series_id, window_start, o.series_id IS NOT NULL AS stored, concat_ws(' ', {numbers}) AS numbers,
+            SELECT series_id, window_start, o.series_id IS NOT NULL AS stored, coalesce(o.count = 0, false) AS empty,
+                   CASE WHEN o.series_id IS NULL THEN 'it is missing; the points are ' || f.count
+                        WHEN f.series_id IS NULL THEN 'it counts ' || o.count || ' points where there are none'
+                        ELSE concat_ws(', ', {told}) END AS told,
                    CASE WHEN f.series_id IS NULL THEN o.count > 0
                         WHEN o.series_id IS NULL THEN true
                         ELSE {differs("f", "o")} OR NOT ({same_sketch}) END AS differs
             FROM f FULL JOIN o USING (series_id, window_start)
         ),
         d AS MATERIALIZED (SELECT * FROM j WHERE differs AND {_UNMARKED.format(tier_s=tier_s, row="j")})
-        SELECT (SELECT count(*) FROM j WHERE stored), (SELECT count(*) FROM d),
-               (SELECT json_agg(e) FROM (SELECT series_id, window_start, numbers FROM d LIMIT {EXAMPLES}) e)"""
+        SELECT (SELECT count(*) FROM j WHERE stored), (SELECT count(*) FROM j WHERE empty), (SELECT count(*) FROM d),
+               (SELECT json_agg(e) FROM (
+                   SELECT coalesce(concat_ws('/', s.project, s.source, s.metric), d.series_id::text) AS series,
+                          d.window_start, d.told
+                   FROM (SELECT * FROM d LIMIT {EXAMPLES}) d LEFT JOIN series s USING (series_id)) e)"""
     ).one()
     report.rollups += found[0]
-    report.rollups_differ += found[1]
-    for example in found[2] or ():
-        report.example(
-            f"tier {tier_s} s, series {example['series_id']}, {example['window_start']}: fresh/stored of "
-            f"{', '.join(SUMMARY[:7])}: {example['numbers']}"
-        )
+    report.rollups_empty += found[1]
+    report.rollups_differ += found[2]
+    for example in found[3] or ():
+        report.example(f"tier {tier_s} s, {example['series']}, {example['window_start']}: {example['told']}")
+
+
+def _told(name: str) -> str:
+    """The SQL of what is told of a column that differs; null where it does not, rounding left aside."""
+    fresh, stored = f"f.{name}", f"o.{name}"
+    differ = f"{fresh} IS DISTINCT FROM {stored}"
+    if name in TOLERANT:
+        differ = f"abs({fresh} - {stored}) > 1e-9 * greatest(abs({fresh}), abs({stored}))"
+    if name in ("bins", "bin_counts"):
+        return f"CASE WHEN {differ} THEN 'other {name}' END"
+    shown = f"coalesce({stored}::text, 'null') || ', should be ' || coalesce({fresh}::text, 'null')"
+    return f"CASE WHEN {differ} THEN '{name} is ' || {shown} END"

@@ -152,8 +152,13 @@ class WarehouseComparison:
                 if key not in owed:
                     differ[key] = f"shows revision {row.revision}, the store has no points there"
             elif row.revision == wanted["revision"]:
-                if not all(_same(getattr(row, name), wanted[name]) for name in (*SUMMARY, *QUANTILES, "final")):
-                    differ[key] = "has other numbers under the same revision"
+                other = [
+                    f"{name} is {getattr(row, name)}, the store has {wanted[name]}"
+                    for name in (*SUMMARY, *QUANTILES, "final")
+                    if not _same(getattr(row, name), wanted[name])
+                ]
+                if other:
+                    differ[key] = f"under the same revision {', '.join(other)}"
             elif not (key in looked_at and _last_look(row, wanted)):
                 differ[key] = f"shows revision {row.revision}, the store has {wanted['revision']}"
         for key, wanted in expected.items():

@@ -6,12 +6,16 @@ Without --yes it counts them and removes nothing. A message that comes again lat
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 from typing import Any, Final
 
+from sqlalchemy import Engine
+
+from tidemark.errors import UsageError
 from tidemark.operate.arguments import add_settings, read_settings, seconds
 from tidemark.settings import DELETE
-from tidemark.store.connection import make_engine
+from tidemark.store.connection import make_engine, single_statement
 from tidemark.store.location import database_url
 from tidemark.store.read import Reader
 from tidemark.store.remove import Deletion
@@ -35,14 +39,19 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Count or delete."""
+    """Count or delete.
+
+    Raises:
+        UsageError: there is no such series.
+    """
     values = read_settings(arguments, DELETE)
     start, end = seconds(arguments.start), seconds(arguments.end)
     pool = make_engine(database_url(values), pool_size=1, statement_timeout_s=STATEMENT_TIMEOUT_S)
     try:
-        found = Reader(pool, values.tiers_s).series(
-            arguments.series_project, arguments.source, arguments.metric, most=MOST_SERIES
-        )
+        names = (arguments.series_project, arguments.source, arguments.metric)
+        found = Reader(pool, values.tiers_s).series(*names, most=MOST_SERIES)
+        if not found:
+            raise UsageError(_nothing(pool, names))
         deletion = Deletion(pool, values.tiers_s, list(found), start, end)
         points = sum(removed.points for removed in deletion.run()) if arguments.yes else deletion.count()
     finally:
@@ -54,3 +63,24 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(f"{points:,} points of {len(found):,} series would be removed: add --yes.")  # noqa: T201
     return 0
+
+
+_KNOWN: Final = {
+    "project": "SELECT DISTINCT project FROM series LIMIT 10000",
+    "source": "SELECT DISTINCT source FROM series WHERE project = %s LIMIT 10000",
+    "metric": "SELECT DISTINCT metric FROM series WHERE project = %s AND (CAST(%s AS text) IS NULL OR source = %s) LIMIT 10000",
+}
+
+
+def _nothing(pool: Engine, names: tuple[str, str | None, str | None]) -> str:
+    """Which of the names it is that no series has, and the ones that are like it."""
+    project, source, metric = names
+    asked = (("project", project, ()), ("source", source, (project,)), ("metric", metric, (project, source, source)))
+    with single_statement(pool) as connection:
+        for what, name, parameters in asked:
+            known = [row[0] for row in connection.exec_driver_sql(_KNOWN[what], parameters)]
+            if name is not None and name not in known:
+                near = difflib.get_close_matches(name, known, 3, 0.6)
+                meant = f" {' or '.join(map(repr, near))} is there." if near else ""
+                return f"There is no series whose {what} is {name!r}.{meant}"
+    return "There is no series of that project, source and metric together."

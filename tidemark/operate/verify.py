@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     verdict = "PASS" if report.passed else "FAIL"
     if arguments.json:
-        print(json.dumps({"verify": verdict, **asdict(report)}))  # noqa: T201
+        print(json.dumps({"verify": verdict, **asdict(report), "rollups_pending": report.rollups_pending}))  # noqa: T201
     else:
         print(text(report))  # noqa: T201
     return 0 if report.passed else 1
