@@ -7,9 +7,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from sqlalchemy.dialects.postgresql import dialect
+
 from tidemark.metrics import METRICS, NAMESPACE, Kind
 from tidemark.settings import COMPACT, DELETE, INGEST, MAINTAIN, REBUILD, SOURCES, STORE, VERIFY, Setting
 from tidemark.store import errors
+from tidemark.store.tables import metadata
+from tidemark.warehouse.tables import SCHEMA, TABLE, VIEW
 
 _NOTE: Final = "<!-- Made from the code by `python -m tidemark.operate.reference docs/reference`: change it there. -->"
 TAKEN_BY: Final[dict[str, tuple[Setting, ...]]] = {
@@ -30,6 +34,7 @@ def pages() -> dict[str, str]:
         "settings.md": _text(_settings()),
         "metrics.md": _text(_metrics()),
         "database-errors.md": _text(_database_errors()),
+        "tables.md": _text(_tables()),
     }
 
 
@@ -109,6 +114,35 @@ def _database_errors() -> Iterator[str]:
         yield f"| `{code}` | {state.name} | {state.kind.value} |"
     yield f"| none | the connection broke, or nobody answers in time | {errors.LOST.value} |"
     yield f"| others | | {errors.OTHERS.value} |"
+
+
+def _tables() -> Iterator[str]:
+    yield "# Tables"
+    yield ""
+    yield _NOTE
+    yield ""
+    yield (
+        "What a query may read. Times are `timestamptz` in PostgreSQL and `TIMESTAMP` in BigQuery; all are UTC. Other programs "
+        "read; only Tidemark writes."
+    )
+    postgresql = dialect()  # type: ignore[no-untyped-call]
+    for table in metadata.sorted_tables:
+        yield ""
+        yield f"## PostgreSQL: `{table.name}`"
+        yield ""
+        yield "| column | type | |"
+        yield "|---|---|---|"
+        for column in table.columns:
+            key = " *key*" if column.primary_key else ""
+            kind = str(column.type.compile(dialect=postgresql)).lower().replace(' collate "c"', "")
+            yield f"| `{column.name}`{key} | {kind} | {column.doc or column.comment} |"
+    yield ""
+    yield f"## BigQuery: `{TABLE}`, and the view `{VIEW}` with the newest row of each rollup"
+    yield ""
+    yield "| column | type | |"
+    yield "|---|---|---|"
+    for field in SCHEMA:
+        yield f"| `{field.name}` | {field.field_type.lower()} | {field.description} |"
 
 
 def main() -> int:

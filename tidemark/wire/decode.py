@@ -18,6 +18,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from tidemark.settings import DAY_S, Values
+from tidemark.wire import advice
 from tidemark.wire.block import Columns, DeadLetter, SeriesKey
 from tidemark.wire.message import LAST_EVENT_TIME, Message, body, microseconds
 from tidemark.wire.reasons import Reason, RejectedError
@@ -25,6 +26,7 @@ from tidemark.wire.reasons import Reason, RejectedError
 MAX_VALUE: Final = 1e150
 """So that no sum of points and no sum of squares can overflow."""
 STAGE: Final = "decode"
+MISSING: Final = "a point needs metric, event_time and value"
 _MANY: Final = 8
 """Points of one body from which on columns pay."""
 
@@ -50,8 +52,8 @@ class _Body(msgspec.Struct):
 
 class _RawBatch(msgspec.Struct):
     points: list[msgspec.Raw]
-    project: msgspec.Raw = msgspec.Raw(b"null")
-    source: msgspec.Raw = msgspec.Raw(b"null")
+    project: msgspec.Raw = msgspec.Raw()
+    source: msgspec.Raw = msgspec.Raw()
 
 
 _BODY: Final = msgspec.json.Decoder(_Body)
@@ -126,7 +128,7 @@ class Decoder:
                 self._accept(_BODY.decode(piece), into, message.publish_time, now_us)
             except RejectedError as rejected:
                 into.truncate(held)
-                into.dead_letters.append(_dead(message, position, piece, rejected))
+                into.dead_letters.append(_dead(message, position, piece, _in_their_words(piece, rejected)))
             except _UNREADABLE as error:
                 into.dead_letters.append(_dead(message, position, piece, _why_unreadable(piece, error)))
 
@@ -134,7 +136,7 @@ class Decoder:
         """Append the point or points of one body."""
         if item.points is msgspec.UNSET:
             if item.metric is msgspec.UNSET or item.event_time is msgspec.UNSET or item.value is msgspec.UNSET:
-                raise RejectedError(Reason.MISSING_FIELD, "a point needs metric, event_time and value")
+                raise RejectedError(Reason.MISSING_FIELD, MISSING)
             points = [_Point(item.metric, item.event_time, item.value, item.attributes)]
         else:
             points = item.points
@@ -259,7 +261,7 @@ def _pieces(text: bytes) -> Iterator[bytes]:
         try:
             _RAW.decode(masked)
         except _UNREADABLE:
-            raise RejectedError(Reason.NOT_JSON, str(error)) from None
+            raise RejectedError(Reason.NOT_JSON, advice.of_text(text, str(error))) from None
         for piece in _pieces_of_value(masked.strip()):
             yield piece.replace(b'"' + token, b"").replace(token + b'"', b"")
     else:
@@ -292,8 +294,10 @@ def _batch_pieces(item: bytes) -> Iterator[bytes]:
         return
     if not batch.points:
         yield item
+    head = ((b"project", bytes(batch.project)), (b"source", bytes(batch.source)))
+    start = b"".join(b'"%b":%b,' % (name, value) for name, value in head if value)
     for point in batch.points:
-        yield b'{"project":%b,"source":%b,"points":[%b]}' % (bytes(batch.project), bytes(batch.source), bytes(point))
+        yield b'{%b"points":[%b]}' % (start, bytes(point))
 
 
 def _mask_constants(text: bytes) -> tuple[bytes, bytes]:
@@ -313,13 +317,16 @@ def _mask_constants(text: bytes) -> tuple[bytes, bytes]:
 
 def _why_unreadable(piece: bytes, error: Exception) -> RejectedError:
     """The reason for a body of one point; a NaN is a bad value and not a broken text."""
-    masked, _token = _mask_constants(piece)
+    masked, token = _mask_constants(piece)
     if masked == piece:
-        return _rejection(error)
+        return _rejection(piece, error)
     try:
         _BODY.decode(masked)
     except _UNREADABLE as closer:
-        return _rejection(closer)
+        found = _rejection(masked, closer)
+        if token.decode() in found.detail:
+            return RejectedError(found.reason, "NaN and Infinity are no numbers that JSON knows; leave the point out")
+        return found
     return RejectedError(Reason.BAD_ATTRIBUTES, "the attributes have a number that JSON does not know: NaN or Infinity")
 
 
@@ -367,18 +374,25 @@ _FIELD_REASONS: Final = {
 }
 
 
-def _rejection(error: Exception) -> RejectedError:
+def _rejection(piece: bytes, error: Exception) -> RejectedError:
     """Why one body could not be read."""
     text = str(error)
-    if isinstance(error, msgspec.ValidationError):
-        if "missing required field" in text:
-            return RejectedError(Reason.MISSING_FIELD, text)
-        path = text.rpartition("`$")[2].rstrip("`")
-        for name in reversed(path.replace("[...]", "").split(".")):
-            if name in _FIELD_REASONS:
-                return RejectedError(_FIELD_REASONS[name], text)
-        return RejectedError(Reason.WRONG_SHAPE, text)
-    return RejectedError(Reason.NOT_JSON, text)
+    if not isinstance(error, msgspec.ValidationError):
+        return RejectedError(Reason.NOT_JSON, advice.of_text(piece, text))
+    told = advice.of_shape(piece, text)
+    if "missing required field" in text:
+        return RejectedError(Reason.MISSING_FIELD, told)
+    path = text.rpartition("`$")[2].rstrip("`")
+    for name in reversed(path.replace("[...]", "").split(".")):
+        if name in _FIELD_REASONS:
+            return RejectedError(_FIELD_REASONS[name], told)
+    return RejectedError(Reason.WRONG_SHAPE, told)
+
+
+def _in_their_words(piece: bytes, rejected: RejectedError) -> RejectedError:
+    if rejected.detail != MISSING:
+        return rejected
+    return RejectedError(rejected.reason, advice.of_shape(piece, rejected.detail))
 
 
 def _dead(message: Message, position: int, data: bytes, rejected: RejectedError) -> DeadLetter:
