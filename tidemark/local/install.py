@@ -77,7 +77,6 @@ def environment(given: Mapping[str, str] = os.environ) -> dict[str, str]:
     elif system is not None:
         found.setdefault("UV_SYSTEM_CERTS", "true")
         found.setdefault("PIP_CERT", system)
-    found.setdefault("UV_LINK_MODE", "copy")
     found.setdefault("UV_PYTHON_DOWNLOADS", "never")
     if not _writable_home(given):
         found.setdefault("UV_CACHE_DIR", str(cache.directory() / "uv"))
