@@ -211,9 +211,11 @@ def alerts(root: Path) -> Iterator[str]:
     for name in re.findall(r'local\.counter\}\\"(\w+)\\"', text):
         if name not in METRICS or METRICS[name].kind is not Kind.COUNTER:
             yield f"terraform/alerts.tf watches {name}, which is no counter of tidemark.metrics"
-    policies = set(re.findall(r'^  display_name\s+= "([^"]+)"', text, re.MULTILINE))
-    if text.count("resource ") != text.count("content = local.runbook") or not policies:
-        yield "terraform/alerts.tf: an alert does not say what to do"
+    named = re.findall(r'^  display_name\s+= "([^"]+)"', text, re.MULTILINE)
+    policies = set(named)
+    told = re.findall(r'^    content = "\$\{local\.runbook\}#([a-z-]+)"$', text, re.MULTILINE)
+    if told != [name.lower().replace(" ", "-") for name in named] or text.count("resource ") != len(named):
+        yield "terraform/alerts.tf: an alert does not say what to do, or what to do about another one"
     (counter,) = re.findall(r'^  counter = "(.+)"$', text, re.MULTILINE)
     for query in re.findall(r'^\s+query\s+= "(.+)"$', text, re.MULTILINE):
         whole = query.replace("${local.counter}", counter).replace('\\"', '"')

@@ -3,7 +3,7 @@
 # so a series that was not there ten minutes ago counts whole.
 
 locals {
-  runbook = "What to do: docs/operations/runbook.md, under this name."
+  runbook = "What to do: ${var.runbook_url}"
   jobs    = var.template == "" ? 0 : 1 # what is watched of a job is not there without one
   counter = "dataflow_googleapis_com:job_user_counter{monitored_resource=\"dataflow_job\",job_name=\"${var.name}-ingest\",metric_name="
 }
@@ -26,7 +26,7 @@ resource "google_monitoring_alert_policy" "messages_wait" {
     }
   }
   documentation {
-    content = local.runbook
+    content = "${local.runbook}#messages-wait"
   }
 }
 
@@ -44,7 +44,7 @@ resource "google_monitoring_alert_policy" "settling_is_behind" {
     }
   }
   documentation {
-    content = local.runbook
+    content = "${local.runbook}#settling-is-behind"
   }
 }
 
@@ -62,7 +62,7 @@ resource "google_monitoring_alert_policy" "nobody_settles" {
     }
   }
   documentation {
-    content = local.runbook
+    content = "${local.runbook}#nobody-settles"
   }
 }
 
@@ -80,7 +80,7 @@ resource "google_monitoring_alert_policy" "something_waits_for_a_person" {
     }
   }
   documentation {
-    content = local.runbook
+    content = "${local.runbook}#something-waits-for-a-person"
   }
 }
 
@@ -106,7 +106,7 @@ resource "google_monitoring_alert_policy" "bigquery_takes_no_rows" {
     }
   }
   documentation {
-    content = local.runbook
+    content = "${local.runbook}#bigquery-takes-no-rows"
   }
 }
 
@@ -124,7 +124,7 @@ resource "google_monitoring_alert_policy" "many_dead_letters" {
     }
   }
   documentation {
-    content = local.runbook
+    content = "${local.runbook}#many-dead-letters"
   }
 }
 
@@ -147,6 +147,6 @@ resource "google_monitoring_alert_policy" "previews_are_late" {
     }
   }
   documentation {
-    content = local.runbook
+    content = "${local.runbook}#previews-are-late"
   }
 }

@@ -89,6 +89,12 @@ variable "notification_channels" {
   type        = list(string)
 }
 
+variable "runbook_url" {
+  description = "Where docs/operations/runbook.md is read, so that each alert leads to its heading: the page's address in the team's copy of this repository."
+  type        = string
+  default     = "docs/operations/runbook.md"
+}
+
 variable "alert_after_s" {
   description = "Seconds that messages, marks and the watermark may be behind before somebody is called. A mark's age begins when horizon_s and debounce_s are over."
   type        = number
