@@ -47,7 +47,7 @@ def start(text: str, **options: object) -> subprocess.Popen[str]:
         text=True,
         cwd=ROOT,
         start_new_session=True,
-        **options,  # type: ignore[call-overload]
+        **{"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **options},  # type: ignore[call-overload]
     )
     assert made.stdout is not None
     assert made.stdout.readline() == "ready\n"

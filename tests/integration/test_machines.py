@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -176,9 +177,8 @@ class Bare(Machine):
 
     def __init__(self, base: Path) -> None:
         super().__init__(base)
-        for root, directories, files in os.walk(base):
-            for name in (root, *(os.path.join(root, found) for found in directories + files)):
-                os.chown(name, 65534, 65534, follow_symlinks=False)
+        for path in (base, *base.rglob("*")):
+            os.chown(path, 65534, 65534, follow_symlinks=False)
 
     def wrapped(self, command: list[str]) -> list[str]:
         hide = " && ".join(f"mount -t tmpfs none {place}" for place in HIDDEN if Path(place).exists()) or "true"
@@ -266,11 +266,11 @@ def test_a_proxy_that_knows_nothing_of_loopback(proxies: tuple[str, ...], base: 
 class Mirror(BaseHTTPRequestHandler):
     """An index that hands on what pip's own index says."""
 
-    asked: list[str] = []
+    asked: ClassVar[list[str]] = []
     upstream = "https://pypi.org"
 
     def do_GET(self) -> None:
-        Mirror.asked.append(self.path)
+        self.asked.append(self.path)
         request = urllib.request.Request(
             self.upstream + self.path, headers={"Accept": self.headers.get("Accept", "*/*"), "User-Agent": "mirror"}
         )
@@ -288,7 +288,7 @@ class Mirror(BaseHTTPRequestHandler):
 
 @contextmanager
 def mirror(certificate: Path | None = None) -> Iterator[str]:
-    Mirror.asked = []
+    Mirror.asked.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

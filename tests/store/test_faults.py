@@ -34,6 +34,7 @@ from tests.store.faults import (
 )
 from tidemark.errors import UnavailableError
 from tidemark.local.postgres import Postgres
+from tidemark.local.processes import children
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.ledger import totals
 from tidemark.store.series import SeriesCache
@@ -288,7 +289,7 @@ def test_a_frozen_server(
     process = server.process()
     assert process is not None
     with streaming(impatient) as stream:
-        pids = [process.pid, *_children(process.pid)]
+        pids = [process.pid, *[child.pid for child in children(process.pid)]]
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         try:
@@ -303,11 +304,6 @@ def test_a_frozen_server(
         stream.goes_on()
     impatient.dispose()
     said(caplog, "The database does not answer")
-
-
-def _children(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "--ppid", str(pid), "-o", "pid="], capture_output=True, text=True, check=True)
-    return [int(line) for line in listed.stdout.split()]
 
 
 @pytest.mark.parametrize(

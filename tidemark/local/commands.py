@@ -12,6 +12,7 @@ from typing import Any
 
 from tidemark.errors import LocalError
 from tidemark.local import install
+from tidemark.local.postgres import find
 from tidemark.local.stack import Stack
 from tidemark.stop import end_by_signals, ignore_signals
 
@@ -83,9 +84,9 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _psql(arguments: argparse.Namespace) -> int:
     url = Stack(arguments.state).environment()["TIDEMARK_DATABASE_URL"]
-    psql = shutil.which("psql")
-    if psql is None:
-        raise LocalError("There is no psql on the PATH: install PostgreSQL's client, or use `tidemark local sql`.")
+    psql = shutil.which("psql") or str(find().directory / "psql")
+    if not os.access(psql, os.X_OK):
+        raise LocalError("There is no psql on this machine: install PostgreSQL's client, or use `tidemark local sql`.")
     os.execv(psql, [psql, url, *arguments.arguments])  # noqa: S606  # replaces this program on purpose
 
 

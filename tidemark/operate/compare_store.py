@@ -169,7 +169,8 @@ def _told(name: str) -> str:
     fresh, stored = f"f.{name}", f"o.{name}"
     differ = f"{fresh} IS DISTINCT FROM {stored}"
     if name in TOLERANT:
-        differ = f"abs({fresh} - {stored}) > 1e-9 * greatest(abs({fresh}), abs({stored}))"
+        # not less than what a thousand-millionth of does not underflow, which fails the statement
+        differ = f"abs({fresh} - {stored}) > 1e-9 * greatest(abs({fresh}), abs({stored}), 1e-140::float8)"
     if name in ("bins", "bin_counts"):
         return f"CASE WHEN {differ} THEN 'other {name}' END"
     shown = f"coalesce({stored}::text, 'null') || ', should be ' || coalesce({fresh}::text, 'null')"
