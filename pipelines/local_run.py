@@ -8,9 +8,10 @@ import gc
 import logging
 import random
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import apache_beam as beam
@@ -69,6 +70,11 @@ def run(built: Callable[[], beam.Pipeline], options: PipelineOptions, values: Va
         LocalError: the engine is not here and cannot be made.
         UsageError: the engine cannot run this pipeline.
     """
+    with _own_temporary_directory():
+        return _run_and_settle(built, options, values, stop)
+
+
+def _run_and_settle(built: Callable[[], beam.Pipeline], options: PipelineOptions, values: Values, stop: Stop) -> int:
     allocator = _Allocator()
     store = Store.of(values)
     warehouse = Warehouse(values.rollup_dataset, values.bigquery_storage_endpoint)
@@ -92,6 +98,18 @@ def run(built: Callable[[], beam.Pipeline], options: PipelineOptions, values: Va
     resources.close()
     event("drained", **tally())
     return 0
+
+
+@contextlib.contextmanager
+def _own_temporary_directory() -> Iterator[None]:
+    """What Beam leaves in the temporary directory, of each pipeline a few directories, goes with the program."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="tidemark-ingest-", ignore_cleanup_errors=True) as made:
+        tempfile.tempdir = made
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 def _run(

@@ -131,6 +131,10 @@ def _build_with(go: Path, work: Path, target: Path) -> None:
     }
     environment.setdefault("GOPATH", str(work / "gopath"))
     environment.setdefault("GOCACHE", str(work / "gocache"))
+    # its telemetry is kept beside the settings that `go env -w` has made: here go in, nothing comes out
+    settings = environment.get("XDG_CONFIG_HOME") or f"{environment.get('HOME', '')}/.config"
+    environment.setdefault("GOENV", f"{settings}/go/env")
+    environment["XDG_CONFIG_HOME"] = str(work / "config")
     wanted = f"{_MODULE}@v{beam_version()}"
     said = install.run([str(go), "mod", "download", "-json", wanted], "Prism", environment, work)
     source = work / "beam"
