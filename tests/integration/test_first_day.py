@@ -121,8 +121,11 @@ def test_ingest_drains_by_any_signal_at_any_moment(
     environment: dict[str, str], feed: Feed, marked: dict[str, str], tmp_path: Path, long: bool
 ) -> None:
     sent = 0
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    together = environment | marked | {"TMPDIR": str(temporary)}
     for at, number in moments(1, 4, long):
-        program = Program([sys.executable, "-m", "pipelines.ingest"], environment | marked, tmp_path / "ingest.out")
+        program = Program([sys.executable, "-m", "pipelines.ingest"], together, tmp_path / "ingest.out")
         until = time.monotonic() + at
         while time.monotonic() < until:
             feed.points([(("signals", "s", "m"), now_us(), float(sent))])
@@ -138,6 +141,7 @@ def test_ingest_drains_by_any_signal_at_any_moment(
         ]
         assert json.loads(out.splitlines()[-1])["event"] == "drained"
         assert left(marked) == [], (at, number)
+        assert list(temporary.iterdir()) == []
     job = Job(environment, tmp_path / "last.log", "--stop_when_idle_s=12")
     job.drained()
     assert len(feed.oracle().winners) == sent

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from tidemark.errors import LocalError
-from tidemark.local import prism
+from tidemark.local import postgres, prism
 from tidemark.local.processes import Process, keeps, listens
 from tidemark.local.stack import Stack
+from tidemark.store.migrate import migrate
 
 
 def test_two_sets_run_side_by_side_and_down_stops_only_its_own(tmp_path: Path) -> None:
@@ -42,6 +43,61 @@ def test_killed_servers_come_back_where_they_were(tmp_path: Path) -> None:
         assert stack.environment() == before
     finally:
         stack.down(purge=True)
+
+
+def test_the_server_from_pypi_serves_where_there_is_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_POSTGRES_BIN", str(postgres.embedded().directory))
+    server = postgres.Postgres(tmp_path / "postgres")
+    try:
+        server.start()
+        assert migrate(server.url())[0] is None
+        server.kill()
+        server.start()
+        assert migrate(server.url())[0] is not None
+    finally:
+        server.stop()
+        server.purge()
+
+
+def test_every_command_says_what_it_did_and_where(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def local(*argv: str) -> tuple[int, str, str]:
+        status = subprocess.run(
+            [sys.executable, "-m", "tidemark", "local", *argv], stdin=subprocess.DEVNULL, check=False
+        ).returncode
+        said = capfd.readouterr()
+        return status, said.out, said.err
+
+    elsewhere, state = str(tmp_path / "elsewhere"), str(tmp_path / "a state")
+    for command in ("down", "status"):
+        status, out, err = local(command, "--state", elsewhere)
+        assert (status, out) == (1, "")
+        assert elsewhere in err
+    try:
+        status, out, err = local("up", "--state", state)
+        assert status == 0
+        assert all(line.startswith("export ") for line in out.splitlines())
+        assert "Started pubsub, postgres and bigquery" in err
+        assert f"--state '{state}'" in err
+        assert "Everything runs already" in local("up", "--state", state)[2]
+        status, out, _ = local("status", "--state", state)
+        assert (status, out.count("runs")) == (0, 3)
+        assert state in out
+        status, out, _ = local("sql", "--state", state, "SELECT 'a%b' AS x, NULL AS y, 1::bigint, now() < now()")
+        assert status == 0
+        assert out.splitlines()[0].split() == ["x", "y", "int8", "?column?"]
+        assert out.splitlines()[2].split() == ["a%b", "1", "False"]
+        assert out.endswith("(1 row)\n")
+        status, _, err = local("sql", "--state", state, "SELCT 1")
+        assert status == 2
+        assert "syntax error" in err
+        status, out, err = local("down", "--state", state)
+        assert (status, out) == (0, "")
+        assert "Stopped pubsub, postgres and bigquery" in err
+        assert state in err
+        assert "Nothing ran" in local("down", "--state", state)[2]
+    finally:
+        assert "removed" in local("down", "--purge", "--state", state)[2]
+    assert not Path(state).exists()
 
 
 def test_a_port_that_is_taken_is_one_sentence(tmp_path: Path) -> None:

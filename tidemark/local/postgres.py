@@ -308,8 +308,13 @@ def _reaches(user: pwd.struct_passwd, path: Path) -> bool:
 
 
 def _copied(binaries: Binaries) -> Binaries:
-    """A copy of a server whose user cannot reach the cache it was installed in (root's home, say)."""
+    """A copy of a server whose user cannot reach the cache it was installed in (root's home, say).
+
+    Of what is in the cache a whole package is copied: its libraries lie beside the server.
+    """
     root = binaries.directory.parent
+    if cache.directory() in root.parents:
+        root = cache.directory() / root.relative_to(cache.directory()).parts[0]
     name = hashlib.sha256(str(root).encode()).hexdigest()[:12]
     target = Path(tempfile.gettempdir()) / f"tidemark-postgres-server-{name}"
     with cache.locked(cache.directory() / "postgres-server.lock"):
@@ -318,7 +323,7 @@ def _copied(binaries: Binaries) -> Binaries:
             shutil.copytree(root, target, symlinks=True)
             target.chmod(0o755)
             (target / ".finished").touch()
-    return Binaries(target / binaries.directory.name, binaries.version)
+    return Binaries(target / binaries.directory.relative_to(root), binaries.version)
 
 
 def _environment() -> dict[str, str]:
