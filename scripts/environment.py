@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except LocalError as error:
             say(str(error))
             return 1
+        except OSError as error:
+            say(f"{error.filename or ROOT} cannot be written: {error.strerror}.")
+            return 1
     if command:
         os.execv(command[0], command)  # noqa: S606  # one process from here on, which its signals reach
     return 0
