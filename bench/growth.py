@@ -37,7 +37,7 @@ from tidemark.settings import INGEST, read
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.migrate import migrate
 from tidemark.wire.block import SeriesKey
-from tidemark.wire.decode import Limits
+from tidemark.wire.limits import Limits
 from tidemark.wire.message import Message
 from transforms import resources
 from transforms.decode import DecodeMessages

@@ -32,7 +32,8 @@ from pipelines.local_engine import LocalEngine
 from tidemark.local.prism import find_or_build
 from tidemark.settings import INGEST, read
 from tidemark.wire.block import Block, Columns, SeriesKey, winners
-from tidemark.wire.decode import Decoder, Limits
+from tidemark.wire.decode import Decoder
+from tidemark.wire.limits import Limits
 from tidemark.wire.message import Message
 from tidemark.wire.summary import MICROSECONDS, POINT, summarise
 from tidemark.wire.window import WindowState

@@ -21,7 +21,7 @@ import rig
 from apache_beam.testing import test_pipeline as pipelines
 
 from tidemark.local.stack import Stack
-from tidemark.wire.decode import Limits
+from tidemark.wire.limits import Limits
 from tidemark.wire.message import Message
 from transforms import resources
 from transforms.decode import DecodeMessages

@@ -25,7 +25,7 @@ from pipelines import engine, launch, local_run
 from pipelines.options import parse
 from pipelines.report import help_text, reported
 from tidemark.settings import Values
-from tidemark.wire.decode import Limits
+from tidemark.wire.limits import Limits
 from transforms.decode import DecodeMessages
 from transforms.preview import Preview
 from transforms.prometheus import Endpoint

@@ -13,7 +13,8 @@ from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
 from tidemark.wire.block import BLOCK_POINTS, Block, Columns
-from tidemark.wire.decode import Decoder, Limits
+from tidemark.wire.decode import Decoder
+from tidemark.wire.limits import Limits
 from tidemark.wire.message import Message
 from transforms import coders  # noqa: F401  # blocks and messages travel by them
 from transforms.counters import count

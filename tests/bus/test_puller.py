@@ -21,7 +21,7 @@ from tidemark.local.stack import PubSub
 from tidemark.settings import INGEST
 from tidemark.settings import read as read_settings
 from tidemark.wire.block import Block
-from tidemark.wire.decode import Limits
+from tidemark.wire.limits import Limits
 from tidemark.wire.message import Message
 from transforms.decode import DecodeMessages
 from transforms.source import READING, ReadMessages

@@ -14,7 +14,8 @@ import zstandard
 from tidemark.settings import INGEST, read
 from tidemark.store.read import StoredPoint
 from tidemark.wire.block import Block, Columns
-from tidemark.wire.decode import Decoder, Limits
+from tidemark.wire.decode import Decoder
+from tidemark.wire.limits import Limits
 from tidemark.wire.message import Message
 from tidemark.wire.reasons import Reason
 

@@ -18,7 +18,7 @@ from tidemark.local.job import Job
 from tidemark.settings import INGEST, read
 from tidemark.store.migrate import migrate
 from tidemark.wire.block import BLOCK_POINTS
-from tidemark.wire.decode import Limits
+from tidemark.wire.limits import Limits
 from tidemark.wire.message import moment
 from transforms import resources
 from transforms.decode import DecodeMessages

@@ -17,7 +17,8 @@ from tidemark.store.read import Reader
 from tidemark.store.series import SeriesCache
 from tidemark.store.write import Policy, Writer
 from tidemark.wire.block import Columns
-from tidemark.wire.decode import Decoder, Limits
+from tidemark.wire.decode import Decoder
+from tidemark.wire.limits import Limits
 from tidemark.wire.message import Message
 
 NOW_US = 1_767_225_600_000_000

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemark.wire.block import Block, Columns
-from tidemark.wire.decode import MAX_VALUE, Decoder, Limits
-from tidemark.wire.message import LAST_EVENT_TIME, Message, event_time
+from tidemark.wire.decode import Decoder
+from tidemark.wire.limits import MAX_VALUE, Limits
+from tidemark.wire.message import LAST_EVENT_TIME, LEAST_MS, Message, event_time
 from tidemark.wire.reasons import Reason
 
 NOW = 1_767_225_600_000_000  # 2026-01-01
@@ -91,7 +92,8 @@ def test_a_compressed_body_is_unpacked(encoding: str, pack: Any) -> None:
         (b" \n", Reason.EMPTY_MESSAGE),
         (b"[]", Reason.EMPTY_MESSAGE),
         (b'{"project":"p","source":"s","points":[]}', Reason.EMPTY_MESSAGE),
-        (b"\xff\xfe", Reason.NOT_JSON),
+        (b"\xff\xfe", Reason.EMPTY_MESSAGE),  # UTF-16 of nothing
+        (b"\xff\xff", Reason.NOT_JSON),
         (b"{", Reason.NOT_JSON),
         (b"[" * 100_000, Reason.NOT_JSON),
         (b'{"project":' + b"[" * 100_000, Reason.NOT_JSON),
@@ -216,7 +218,8 @@ def test_the_bounds_themselves_are_allowed() -> None:
     assert reasons(decode(one(event_time=NOW // 1000 + 600_000))) == []
     assert reasons(decode(one(project="x" * 256, value=MAX_VALUE))) == []
     assert reasons(decode(one(value=-MAX_VALUE, attributes={"a": [[[[[[[1]]]]]]]}))) == []
-    assert reasons(decode(one(event_time=0))) == []
+    assert reasons(decode(one(event_time=LEAST_MS))) == []
+    assert reasons(decode(one(event_time="1970-01-01T00:00:00Z"))) == []
 
 
 @pytest.mark.parametrize("data", [b"\xef\xbb\xbf" + one(), one().decode().encode("utf-16")])
@@ -246,7 +249,7 @@ points = st.fixed_dictionaries(
         "project": names,
         "source": names,
         "metric": names,
-        "event_time": st.integers(0, NOW // 1000 + 600_000),
+        "event_time": st.integers(LEAST_MS, NOW // 1000 + 600_000),
         "value": values,
     },
     optional={"attributes": st.dictionaries(st.text("abc", max_size=2), json_values, max_size=3)},

@@ -16,7 +16,8 @@ from tidemark.bus.puller import translate
 from tidemark.findings import Finding, passed, refused, warned
 from tidemark.settings import Values
 from tidemark.wire.block import Columns
-from tidemark.wire.decode import Decoder, Limits
+from tidemark.wire.decode import Decoder
+from tidemark.wire.limits import Limits
 from tidemark.wire.message import Message, event_time
 
 TIMEOUT_S: Final = 8

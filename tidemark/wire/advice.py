@@ -99,6 +99,26 @@ def of_text(text: bytes, said: str) -> str:
     return next((f"this looks like {what}" for looks, what in _LOOKS_LIKE if looks(start)), said)
 
 
+def of_packed(data: bytes, encoding: str, said: str) -> str:
+    """Why bytes are not packed as is said.
+
+    Args:
+        data: Bytes.
+        encoding: What they are said to be.
+        said: What the unpacker says.
+    """
+    packed = next((name for magic, name in _MAGIC if data.startswith(magic)), None)
+    if packed == encoding:
+        return f"the {encoding} is damaged: {said}"
+    if packed is not None:
+        return f"this is not {encoding}; it looks like {packed}"
+    if data.lstrip()[:1] in (b"{", b"["):
+        return f"this is not {encoding}; it looks like JSON that is not packed: leave content_encoding out"
+    if _is_base64(data[:_LOOKED_AT_BYTES]):
+        return f"this is not {encoding}; it looks like base64: send the bytes themselves"
+    return f"this is not {encoding}: {said}"
+
+
 def of_shape(text: bytes, said: str) -> str:
     """Why a JSON text is no point and no batch.
 

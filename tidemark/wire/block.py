@@ -24,9 +24,10 @@ class SeriesKey(NamedTuple):
 
 
 class DeadLetter(NamedTuple):
-    """A message (position -1) or one of its points, with its original bytes and why it cannot be accepted.
+    """A message (position -1), one of its points, or some of them, with the original bytes and why it cannot be accepted.
 
-    The bytes of a point are its own JSON, without the message's `content_encoding`.
+    The bytes of points are their own JSON, without the message's `content_encoding`. `points` is how many there are, as
+    which it counts.
     """
 
     message_id: str
@@ -37,6 +38,7 @@ class DeadLetter(NamedTuple):
     reason: Reason
     detail: str
     publish_time: int
+    points: int = 1
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Block:
     @property
     def received(self) -> int:
         """Points received: those here and those dead-lettered; an undecodable message counts one."""
-        return len(self.points) + len(self.dead_letters)
+        return len(self.points) + sum(letter.points for letter in self.dead_letters)
 
     def take(self, index: npt.NDArray[np.intp]) -> Block:
         """The block of the points at `index`, without dead letters."""
@@ -106,7 +108,12 @@ class Columns:
         points["value"] = self.value
         points["value"] += 0.0  # -0.0 becomes 0.0
         attributes = self.attributes if any(a is not None for a in self.attributes) else None
-        return Block(self.keys, points, attributes, self.dead_letters)
+        keys = self.keys
+        used = np.bincount(points["series_id"], minlength=len(keys)) > 0
+        if not used.all():  # of points that were taken back: only a point that is stored makes a series
+            keys = [key for key, is_used in zip(keys, used.tolist(), strict=True) if is_used]
+            points["series_id"] = (np.cumsum(used) - 1)[points["series_id"]]
+        return Block(keys, points, attributes, self.dead_letters)
 
 
 @dataclass(frozen=True)

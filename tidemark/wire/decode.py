@@ -1,8 +1,11 @@
 """From a message's bytes to columns of points, or to dead letters that keep the bytes.
 
-A body is one JSON object, an array of them, or JSON lines. An object is a point
+A body is one JSON object, an array of them, or objects one after the other, one a line or not. An object is a point
 `{"project","source","metric","event_time","value","attributes"?}` or a batch that shares its head
 `{"project","source","points":[{"metric","event_time","value","attributes"?}, …]}`. Unknown fields are ignored.
+
+What is right is read at once, by one call. Only where something is wrong the text is cut into its elements
+(`tidemark.wire.cut`), each of which is then read by itself.
 """
 
 from __future__ import annotations
@@ -10,25 +13,28 @@ from __future__ import annotations
 import codecs
 import re
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Final
 
 import msgspec
 
-from tidemark.settings import DAY_S, Values
 from tidemark.wire import advice
 from tidemark.wire.block import Columns, DeadLetter, SeriesKey
-from tidemark.wire.message import LAST_EVENT_TIME, Message, body, microseconds
+from tidemark.wire.cut import Cutter, Piece, before_points
+from tidemark.wire.limits import DEFAULT, MAX_VALUE, Limits, untimely
+from tidemark.wire.message import LEAST_MS, Message, body, microseconds
 from tidemark.wire.reasons import Reason, RejectedError
+from tidemark.wire.refused import Refused, whole
 
-MAX_VALUE: Final = 1e150
-"""So that no sum of points and no sum of squares can overflow."""
-STAGE: Final = "decode"
-MISSING: Final = "a point needs metric, event_time and value"
 _MANY: Final = 8
 """Points of one body from which on columns pay."""
+_LEAST_US: Final = LEAST_MS * 1000
+_ADVISED_BYTES: Final = 64 << 10
+_ADVICE_BYTES: Final = 1 << 10
+"""Of malformed elements of so many bytes in all, each counting as the other at least, it is said in the sender's words what
+is wrong."""
 
 _EventTime = int | Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -38,6 +44,13 @@ class _Point(msgspec.Struct, gc=False):
     event_time: _EventTime
     value: float
     attributes: dict[str, Any] | None = None
+
+
+class _NamedPoint(_Point, gc=False):
+    """With what stands in a batch's head."""
+
+    project: str | msgspec.UnsetType = msgspec.UNSET
+    source: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Body(msgspec.Struct):
@@ -50,53 +63,28 @@ class _Body(msgspec.Struct):
     points: list[_Point] | msgspec.UnsetType = msgspec.UNSET
 
 
-class _RawBatch(msgspec.Struct):
-    points: list[msgspec.Raw]
-    project: msgspec.Raw = msgspec.Raw()
-    source: msgspec.Raw = msgspec.Raw()
-
-
 _BODY: Final = msgspec.json.Decoder(_Body)
 _BODIES: Final = msgspec.json.Decoder(list[_Body])
-_RAW: Final = msgspec.json.Decoder(msgspec.Raw)
-_RAWS: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_RAW_BATCH: Final = msgspec.json.Decoder(_RawBatch)
-_CANONICAL: Final = msgspec.json.Encoder(order="sorted")
+_POINT: Final = msgspec.json.Decoder(_NamedPoint)
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The bounds of the contract; see `tidemark.settings.LIMITS`."""
-
-    max_name_bytes: int = 256
-    max_attributes_bytes: int = 8192
-    max_attributes_depth: int = 8
-    max_message_bytes: int = 8 << 20
-    max_future_us: int = 600_000_000
-    retention_us: int = 0
-
-    @classmethod
-    def of(cls, values: Values) -> Limits:
-        """The bounds that settings give."""
-        return cls(
-            max_name_bytes=values.max_name_bytes,
-            max_attributes_bytes=values.max_attributes_bytes,
-            max_attributes_depth=values.max_attributes_depth,
-            max_message_bytes=values.max_message_bytes,
-            max_future_us=round(values.max_future_s * 1e6),
-            retention_us=values.retention_days * DAY_S * 1_000_000,
-        )
+_SHAPES: Final = frozenset({Reason.MISSING_FIELD, Reason.WRONG_SHAPE, Reason.EMPTY_MESSAGE})
+"""Of what is no point at all."""
+_HEAD_NAMES: Final = (b'"project"', b'"source"')
+MISSING: Final = "a point needs metric, event_time and value"
 
 
 @dataclass(frozen=True)
 class Decoder:
-    """Fills columns from messages; never raises for what a message contains."""
+    """Fills columns from messages; never raises for what a message contains.
 
-    limits: Limits = Limits()
+    Guarantee: the time is linear in the bytes, whatever they are; every element becomes points or is in a dead letter; all
+    dead letters of a message are no more than about twice its size.
+    """
+
+    limits: Limits = DEFAULT
 
     def decode(self, message: Message, into: Columns, now_us: int) -> None:
-        """Append the points of `message` to `into`, and a dead letter for all that cannot be one.
+        """Append the points of `message` to `into`, and dead letters for all that cannot be one.
 
         Args:
             message: As delivered.
@@ -107,30 +95,17 @@ class Decoder:
         try:
             text = body(message, self.limits.max_message_bytes)
             try:
-                for item in _parse(text):
+                items = _parse(text)
+                _refuse_misplaced(items, text)
+                for item in items:
                     self._accept(item, into, message.publish_time, now_us)
                 if len(into.series) == held:
                     raise RejectedError(Reason.EMPTY_MESSAGE, "the body has no points")
             except (RejectedError, *_UNREADABLE):
                 into.truncate(held)
-                self._one_by_one(message, text, into, now_us)
+                _OneByOne(self, message, text, into, now_us).decode()
         except RejectedError as rejected:
-            into.dead_letters.append(_dead(message, -1, message.data, rejected))
-
-    def _one_by_one(self, message: Message, text: bytes, into: Columns, now_us: int) -> None:
-        """The slow way: every point as a body of its own, so that a bad one does not take its neighbours along."""
-        pieces = list(_pieces(_as_utf8(text)))
-        if not pieces:
-            raise RejectedError(Reason.EMPTY_MESSAGE, "the body has no points")
-        for position, piece in enumerate(pieces):
-            held = len(into.series)
-            try:
-                self._accept(_BODY.decode(piece), into, message.publish_time, now_us)
-            except RejectedError as rejected:
-                into.truncate(held)
-                into.dead_letters.append(_dead(message, position, piece, _in_their_words(piece, rejected)))
-            except _UNREADABLE as error:
-                into.dead_letters.append(_dead(message, position, piece, _why_unreadable(piece, error)))
+            into.dead_letters.append(whole(message, rejected))
 
     def _accept(self, item: _Body, into: Columns, publish_time: int, now_us: int) -> None:
         """Append the point or points of one body."""
@@ -139,25 +114,40 @@ class Decoder:
                 raise RejectedError(Reason.MISSING_FIELD, MISSING)
             points = [_Point(item.metric, item.event_time, item.value, item.attributes)]
         else:
+            _check_head(item)
             points = item.points
             if not points:
                 raise RejectedError(Reason.EMPTY_MESSAGE, "the batch has no points")
-        metrics = into.metrics_of(item.project, item.source)
+        self.accept_points(item, points, into, publish_time, now_us)
+
+    def accept_points(self, item: _Body, points: list[_Point], into: Columns, publish_time: int, now_us: int) -> None:
+        """Append points of one project and source.
+
+        Raises:
+            RejectedError: one of them cannot be accepted; those before it are there.
+        """
         latest = publish_time + self.limits.max_future_us
         earliest = now_us - self.limits.retention_us if self.limits.retention_us else 0
         if len(points) >= _MANY and self._accept_many(item, points, into, publish_time, earliest, latest):
             return
+        metrics = into.metrics_of(item.project, item.source)
         for point in points:
+            stated = point.event_time
+            if isinstance(stated, int):
+                micros = stated * 1000
+                if not max(earliest, _LEAST_US) <= micros <= latest:
+                    raise untimely(stated, micros, earliest, latest)
+            else:
+                micros = microseconds(stated)
+                if not earliest <= micros <= latest:
+                    raise untimely(None, micros, earliest, latest)
+            if not -MAX_VALUE <= point.value <= MAX_VALUE:
+                raise RejectedError(Reason.BAD_VALUE, f"`value` {point.value!r} is beyond ±{MAX_VALUE:g}")
+            attributes = self.limits.canonical(point.attributes) if point.attributes else None
             series = metrics.get(point.metric)
             if series is None:
                 series = self._number(item, point.metric, metrics, into)
-            stated = point.event_time
-            micros = stated * 1000 if isinstance(stated, int) else microseconds(stated)
-            if not earliest <= micros <= latest:
-                raise _untimely(micros, earliest, latest)
-            if not -MAX_VALUE <= point.value <= MAX_VALUE:
-                raise RejectedError(Reason.BAD_VALUE, f"{point.value!r} is beyond ±{MAX_VALUE:g}")
-            into.attributes.append(self._canonical(point.attributes) if point.attributes else None)
+            into.attributes.append(attributes)
             into.series.append(series)
             into.event_time.append(micros)
             into.publish_time.append(publish_time)
@@ -171,8 +161,11 @@ class Decoder:
         values = [point.value for point in points]
         try:
             micros = [at * 1000 for at in stated]  # type: ignore[operator]  # a datetime raises TypeError
+            earliest = max(earliest, _LEAST_US)
         except TypeError:
             micros = [at * 1000 if isinstance(at, int) else microseconds(at) for at in stated]
+            if min((at for at in stated if isinstance(at, int)), default=LEAST_MS) < LEAST_MS:
+                return False
         if min(micros) < earliest or max(micros) > latest or min(values) < -MAX_VALUE or max(values) > MAX_VALUE:
             return False
         metrics = into.metrics_of(item.project, item.source)
@@ -183,7 +176,7 @@ class Decoder:
                 for point in points
             ]
         attributes = [point.attributes for point in points]
-        into.attributes += [self._canonical(some) if some else None for some in attributes]
+        into.attributes += [self.limits.canonical(some) if some else None for some in attributes]
         into.series += series  # type: ignore[arg-type]  # none of them is None
         into.event_time += micros
         into.publish_time += [publish_time] * len(points)
@@ -193,30 +186,153 @@ class Decoder:
     def _number(self, item: _Body, metric: str, metrics: dict[str, int], into: Columns) -> int:
         """A number for a series whose name is good."""
         if not metrics:
-            self._check_name(item.project)
-            self._check_name(item.source)
-        self._check_name(metric)
+            self.limits.check_name("project", item.project)
+            self.limits.check_name("source", item.source)
+        self.limits.check_name("metric", metric)
         return into.number(SeriesKey(item.project, item.source, metric), metrics)
 
-    def _check_name(self, name: str) -> None:
-        if name.isascii() and name.isprintable() and 1 <= len(name) <= self.limits.max_name_bytes:
-            return
-        size = len(name.encode())
-        if not 1 <= size <= self.limits.max_name_bytes:
-            raise RejectedError(
-                Reason.BAD_NAME, f"a name has {size} bytes; 1 to {self.limits.max_name_bytes} are taken"
-            )
-        if not name.isprintable() and any(c < " " or "\x7f" <= c <= "\x9f" for c in name):
-            raise RejectedError(Reason.BAD_NAME, f"{name!r} has a control character")
 
-    def _canonical(self, attributes: dict[str, Any]) -> bytes:
-        _check_attributes(attributes, self.limits.max_attributes_depth)
-        text = _CANONICAL.encode(attributes)
-        if len(text) > self.limits.max_attributes_bytes:
-            raise RejectedError(
-                Reason.ATTRIBUTES_TOO_LARGE, f"{len(text)} bytes, at most {self.limits.max_attributes_bytes} are taken"
-            )
-        return text
+def _check_head(item: _Body) -> None:
+    """Refuse what is a batch and a point at once: nobody could say what is meant."""
+    for name in ("metric", "event_time", "value"):
+        if getattr(item, name) is not msgspec.UNSET:
+            raise RejectedError(Reason.WRONG_SHAPE, f"it has `points` and `{name}`: it is a batch or a point, not both")
+    if item.attributes:
+        raise RejectedError(Reason.WRONG_SHAPE, "a batch's attributes stand in each of its points")
+
+
+def _refuse_misplaced(items: list[_Body], text: bytes) -> None:
+    """Have batches looked at point by point where the names of their heads may stand in points as well.
+
+    Raises:
+        RejectedError: they may.
+    """
+    if any(text.count(name) > len(items) for name in _HEAD_NAMES) and any(i.points is not msgspec.UNSET for i in items):
+        raise RejectedError(Reason.WRONG_SHAPE, "")
+
+
+class _OneByOne:
+    """The slow way: every element as a body of its own, so that a bad one does not take its neighbours along."""
+
+    def __init__(self, decoder: Decoder, message: Message, text: bytes, into: Columns, now_us: int) -> None:
+        self._decoder, self._message, self._into, self._now_us = decoder, message, into, now_us
+        self._text = _as_utf8(text)
+        self._refused = Refused(message, self._text)
+        self._held = len(into.series)
+        self._position = 0
+        self._values = 0
+        """Elements that begin with a bracket."""
+        self._advised_left = _ADVISED_BYTES
+
+    def decode(self) -> None:
+        """Append points and dead letters.
+
+        Raises:
+            RejectedError: there is nothing in the text, or nothing that could be an element.
+        """
+        cutter = Cutter(self._text)
+        for piece in cutter:
+            if piece.rest:
+                self._refused.rest(self._position, piece.text)
+                break
+            self._values += piece.text[:1] in (b"{", b"[")
+            go_on = self._take_batch(piece, cutter) if piece.head is not None else self._take(piece.text)
+            if not go_on:
+                left = cutter.rest()
+                if left:
+                    self._refused.rest(self._position, left)
+                break
+        letters = self._refused.letters()
+        if len(self._into.series) == self._held:
+            self._nothing_was_accepted(letters)
+        self._into.dead_letters += letters
+
+    def _nothing_was_accepted(self, letters: list[DeadLetter]) -> None:
+        """Refuse a message as a whole of which there is no more to say than of its whole text."""
+        if not letters:
+            raise RejectedError(Reason.EMPTY_MESSAGE, "the body has no points")
+        if len(letters) == 1 and letters[0].reason is Reason.NOT_JSON:
+            raise RejectedError(Reason.NOT_JSON, letters[0].detail)
+        texts = all(letter.reason in (Reason.NOT_JSON, Reason.TOO_MANY_REFUSED) for letter in letters)
+        if not self._position or (self._position > 1 and not self._values and texts):
+            said = "no point begins anywhere in it" if self._position else "it is hardly anything but brackets"
+            raise RejectedError(Reason.NOT_JSON, advice.of_text(self._text, said))
+
+    def _take(self, text: bytes) -> bool:
+        """One element that is no batch whose points could be found; whether to go on."""
+        position = self._position
+        self._position += 1
+        held = len(self._into.series)
+        try:
+            item = _BODY.decode(text)
+            self._decoder._accept(item, self._into, self._message.publish_time, self._now_us)  # noqa: SLF001
+        except RejectedError as rejected:
+            self._into.truncate(held)
+            if rejected.reason in _SHAPES:
+                return self._unreadable(position, lambda: text, text, rejected)
+            self._refused.add(position, lambda: text, partial(_itself, rejected))
+        except _UNREADABLE as error:
+            return self._unreadable(position, lambda: text, text, error)
+        return True
+
+    def _take_batch(self, piece: Piece, cutter: Cutter) -> bool:
+        """The points of a batch, each by itself; a head that cannot be read is told once. Whether to go on."""
+        assert piece.head is not None
+        if not piece.points:
+            return self._take(piece.text)
+        try:
+            item = _BODY.decode(piece.head)
+            _check_head(item)
+        except RejectedError as rejected:
+            self._add_batch(piece, partial(_itself, rejected))
+            return True
+        except _UNREADABLE as error:
+            self._add_batch(piece, partial(_why_unreadable, piece.text, error))
+            return True
+        before = before_points(piece.head)
+        for at in range(0, len(piece.points), 2):
+            start, end = piece.points[at : at + 2]
+            if not self._take_point(item, self._text[start:end].rstrip(), before):
+                self._rest_of_batch(piece, cutter, end)
+                return False
+        return True
+
+    def _add_batch(self, piece: Piece, why: Any) -> None:
+        number = len(piece.points) // 2
+        self._refused.add(self._position, lambda: piece.text, why, number)
+        self._position += number
+
+    def _rest_of_batch(self, piece: Piece, cutter: Cutter, end: int) -> None:
+        """Behind the last point that was looked at, and what comes after the batch."""
+        left = cutter.rest(end, piece.head)
+        if left:
+            self._refused.rest(self._position, left)
+
+    def _take_point(self, item: _Body, text: bytes, before: bytes) -> bool:
+        position = self._position
+        self._position += 1
+        held = len(self._into.series)
+        try:
+            point = _POINT.decode(text)
+            for name in ("project", "source"):
+                if getattr(point, name) not in (msgspec.UNSET, getattr(item, name)):
+                    raise RejectedError(
+                        Reason.WRONG_SHAPE,
+                        f"a batch's {name} stands in its head, and this point of it says another one",
+                    )
+            self._decoder.accept_points(item, [point], self._into, self._message.publish_time, self._now_us)
+        except RejectedError as rejected:
+            self._into.truncate(held)
+            self._refused.add(position, lambda: b"%b%b]}" % (before, text), partial(_itself, rejected))
+        except _UNREADABLE as error:
+            return self._unreadable(position, lambda: b"%b%b]}" % (before, text), b"%b%b]}" % (before, text), error)
+        return True
+
+    def _unreadable(self, position: int, data: Any, text: bytes, error: Exception) -> bool:
+        self._advised_left -= max(len(text), _ADVICE_BYTES)
+        why = _why_unreadable if self._advised_left >= 0 else _rejection
+        self._refused.add(position, data, partial(why, text, error))
+        return self._refused.malformed(len(self._into.series) - self._held)
 
 
 def _parse(text: bytes) -> list[_Body]:
@@ -242,64 +358,6 @@ def _as_utf8(text: bytes) -> bytes:
         return text
 
 
-def _pieces(text: bytes) -> Iterator[bytes]:
-    """Cut a body into bodies of one point each, byte for byte as they were sent.
-
-    Raises:
-        RejectedError: the text is not JSON in any of the forms.
-    """
-    try:
-        _RAW.decode(text)
-    except _UNREADABLE as error:
-        lines = [line.strip() for line in text.split(b"\n")]
-        lines = [line for line in lines if line]
-        if len(lines) > 1 and all(line.startswith(b"{") for line in lines):
-            for line in lines:
-                yield from _pieces_of_line(line)
-            return
-        masked, token = _mask_constants(text)
-        try:
-            _RAW.decode(masked)
-        except _UNREADABLE:
-            raise RejectedError(Reason.NOT_JSON, advice.of_text(text, str(error))) from None
-        for piece in _pieces_of_value(masked.strip()):
-            yield piece.replace(b'"' + token, b"").replace(token + b'"', b"")
-    else:
-        yield from _pieces_of_value(text.strip())
-
-
-def _pieces_of_value(value: bytes) -> Iterator[bytes]:
-    if value[:1] == b"[":
-        for element in _RAWS.decode(value):
-            yield from _batch_pieces(bytes(element))
-    else:
-        yield from _batch_pieces(value)
-
-
-def _pieces_of_line(line: bytes) -> Iterator[bytes]:
-    try:
-        _RAW.decode(line)
-    except _UNREADABLE:
-        yield line
-    else:
-        yield from _batch_pieces(line)
-
-
-def _batch_pieces(item: bytes) -> Iterator[bytes]:
-    """A batch as batches of one; anything else as it is."""
-    try:
-        batch = _RAW_BATCH.decode(item)
-    except _UNREADABLE:
-        yield item
-        return
-    if not batch.points:
-        yield item
-    head = ((b"project", bytes(batch.project)), (b"source", bytes(batch.source)))
-    start = b"".join(b'"%b":%b,' % (name, value) for name, value in head if value)
-    for point in batch.points:
-        yield b'{%b"points":[%b]}' % (start, bytes(point))
-
-
 def _mask_constants(text: bytes) -> tuple[bytes, bytes]:
     """Make JSON of text with NaN and Infinity, which many senders write: each stands in quotes with a token around it.
 
@@ -307,6 +365,8 @@ def _mask_constants(text: bytes) -> tuple[bytes, bytes]:
         The text, and the token, which the text did not have.
     """
     token = uuid.uuid4().hex.encode()
+    if b"NaN" not in text and b"Infinity" not in text:
+        return text, token
 
     def mask(match: re.Match[bytes]) -> bytes:
         found = match[0]
@@ -317,43 +377,19 @@ def _mask_constants(text: bytes) -> tuple[bytes, bytes]:
 
 def _why_unreadable(piece: bytes, error: Exception) -> RejectedError:
     """The reason for a body of one point; a NaN is a bad value and not a broken text."""
+    if isinstance(error, RejectedError):
+        return RejectedError(error.reason, advice.of_shape(piece, error.detail)) if error.detail == MISSING else error
     masked, token = _mask_constants(piece)
     if masked == piece:
-        return _rejection(piece, error)
+        return _advised(piece, error)
     try:
         _BODY.decode(masked)
     except _UNREADABLE as closer:
-        found = _rejection(masked, closer)
+        found = _advised(masked, closer)
         if token.decode() in found.detail:
-            return RejectedError(found.reason, "NaN and Infinity are no numbers that JSON knows; leave the point out")
+            return RejectedError(found.reason, "NaN and Infinity are no numbers that JSON knows; leave it out")
         return found
-    return RejectedError(Reason.BAD_ATTRIBUTES, "the attributes have a number that JSON does not know: NaN or Infinity")
-
-
-def _check_attributes(value: Any, depth: int) -> None:
-    if isinstance(value, str):
-        if "\x00" in value:
-            raise RejectedError(Reason.BAD_ATTRIBUTES, "a text in the attributes has a NUL, which the database refuses")
-    elif isinstance(value, dict | list):
-        if depth == 0:
-            raise RejectedError(Reason.ATTRIBUTES_TOO_DEEP, "the attributes are nested too deeply")
-        for child in value.values() if isinstance(value, dict) else value:
-            _check_attributes(child, depth - 1)
-        if isinstance(value, dict):
-            for name in value:
-                _check_attributes(name, depth)
-
-
-def _untimely(micros: int, earliest: int, latest: int) -> RejectedError:
-    if micros > LAST_EVENT_TIME or micros < 0:
-        return RejectedError(Reason.BAD_EVENT_TIME, "the event time lies before 1970 or after 9999")
-    if micros > latest:
-        return RejectedError(
-            Reason.EVENT_TIME_IN_FUTURE, f"the event time is {(micros - latest) / 1e6:.3f} s past what is allowed"
-        )
-    return RejectedError(
-        Reason.OLDER_THAN_RETENTION, f"the event time is {(earliest - micros) / 1e6:.3f} s older than the retention"
-    )
+    return RejectedError(Reason.BAD_ATTRIBUTES, "NaN and Infinity are no numbers that JSON knows; leave them out")
 
 
 _MARKS: Final = {  # the longer first: UTF-32's begins with UTF-16's
@@ -363,7 +399,7 @@ _MARKS: Final = {  # the longer first: UTF-32's begins with UTF-16's
     codecs.BOM_UTF16_BE: "utf-16",
     codecs.BOM_UTF8: "utf-8-sig",
 }
-_STRING_OR_CONSTANT: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|-?Infinity|NaN', re.DOTALL)
+_STRING_OR_CONSTANT: Final = re.compile(rb'"[^"\\]*+(?:\\[\x00-\xff][^"\\]*+)*+(?:"|\Z)|-?Infinity\b|\bNaN\b')
 _FIELD_REASONS: Final = {
     "event_time": Reason.BAD_EVENT_TIME,
     "value": Reason.BAD_VALUE,
@@ -374,35 +410,30 @@ _FIELD_REASONS: Final = {
 }
 
 
-def _rejection(piece: bytes, error: Exception) -> RejectedError:
-    """Why one body could not be read."""
+def _rejection(_piece: bytes, error: Exception) -> RejectedError:
+    """Why one body could not be read, in the decoder's words."""
+    if isinstance(error, RejectedError):
+        return error
     text = str(error)
+    if isinstance(error, RecursionError):
+        return RejectedError(Reason.ATTRIBUTES_TOO_DEEP, "it is nested too deeply")
     if not isinstance(error, msgspec.ValidationError):
-        return RejectedError(Reason.NOT_JSON, advice.of_text(piece, text))
-    told = advice.of_shape(piece, text)
+        return RejectedError(Reason.NOT_JSON, text)
     if "missing required field" in text:
-        return RejectedError(Reason.MISSING_FIELD, told)
+        return RejectedError(Reason.MISSING_FIELD, text)
     path = text.rpartition("`$")[2].rstrip("`")
     for name in reversed(path.replace("[...]", "").split(".")):
         if name in _FIELD_REASONS:
-            return RejectedError(_FIELD_REASONS[name], told)
-    return RejectedError(Reason.WRONG_SHAPE, told)
+            return RejectedError(_FIELD_REASONS[name], text)
+    return RejectedError(Reason.WRONG_SHAPE, text)
 
 
-def _in_their_words(piece: bytes, rejected: RejectedError) -> RejectedError:
-    if rejected.detail != MISSING:
-        return rejected
-    return RejectedError(rejected.reason, advice.of_shape(piece, rejected.detail))
+def _advised(piece: bytes, error: Exception) -> RejectedError:
+    """The same in the sender's words."""
+    found = _rejection(piece, error)
+    say = advice.of_text if found.reason is Reason.NOT_JSON else advice.of_shape
+    return RejectedError(found.reason, say(piece, found.detail))
 
 
-def _dead(message: Message, position: int, data: bytes, rejected: RejectedError) -> DeadLetter:
-    return DeadLetter(
-        message.message_id,
-        position,
-        data,
-        dict(message.attributes),
-        STAGE,
-        rejected.reason,
-        rejected.detail[:1000],
-        message.publish_time,
-    )
+def _itself(rejected: RejectedError) -> RejectedError:
+    return rejected

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
-import zstandard
-
+from tidemark.wire.packing import unpacked
 from tidemark.wire.reasons import Reason, RejectedError
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_EVENT_TIME: Final = 253_402_300_799_999_999
 """The last microsecond of the year 9999."""
+LEAST_MS: Final = 10**11
+"""An event time that is a number is at least this, in March 1973: what is less are seconds, written since January 1970."""
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -62,6 +62,8 @@ def event_time(attributes: Mapping[str, str]) -> int | None:
     """
     text = attributes.get("event_time", "")
     if text.isascii() and text.isdigit() and len(text) <= 15:
+        if int(text) < LEAST_MS:
+            return None  # seconds: taken for milliseconds they would hold the watermark in 1970
         micros = int(text) * 1000
     else:
         try:
@@ -75,44 +77,14 @@ def event_time(attributes: Mapping[str, str]) -> int | None:
 
 
 def body(message: Message, max_bytes: int) -> bytes:
-    """The message's JSON text: `data` without its `content_encoding` (gzip, zstd or none).
+    """The message's JSON text: `data` without its `content_encoding`.
 
     Raises:
         RejectedError: empty, larger than `max_bytes` before or after decompression, or not what it says it is.
     """
-    data = message.data
-    encoding = message.attributes.get("content_encoding", "")
-    if len(data) > max_bytes:
-        raise RejectedError(Reason.MESSAGE_TOO_LARGE, f"{len(data)} bytes, at most {max_bytes} are taken")
-    if encoding == "gzip":
-        data = _gunzip(data, max_bytes)
-    elif encoding == "zstd":
-        data = _unzstd(data, max_bytes)
-    elif encoding not in ("", "identity"):
-        raise RejectedError(Reason.UNKNOWN_ENCODING, f"content_encoding {encoding[:100]!r}; gzip and zstd are known")
-    if len(data) > max_bytes:
-        raise RejectedError(Reason.MESSAGE_TOO_LARGE, f"more than {max_bytes} bytes after decompression")
-    if not data or data.isspace():
+    if len(message.data) > max_bytes:
+        raise RejectedError(Reason.MESSAGE_TOO_LARGE, f"{len(message.data)} bytes, at most {max_bytes} are taken")
+    text = unpacked(message.data, message.attributes.get("content_encoding", ""), max_bytes)
+    if not text or text.isspace():
         raise RejectedError(Reason.EMPTY_MESSAGE, "the body has no text")
-    return data
-
-
-def _gunzip(data: bytes, max_bytes: int) -> bytes:
-    stream = zlib.decompressobj(wbits=31)
-    try:
-        plain = stream.decompress(data, max_bytes + 1)
-    except zlib.error as error:
-        raise RejectedError(Reason.BAD_COMPRESSION, str(error)) from None
-    if len(plain) <= max_bytes and not stream.eof:
-        raise RejectedError(Reason.BAD_COMPRESSION, "the gzip stream is cut short")
-    if stream.unused_data:
-        raise RejectedError(Reason.BAD_COMPRESSION, "something follows the gzip stream")
-    return plain
-
-
-def _unzstd(data: bytes, max_bytes: int) -> bytes:
-    try:
-        with zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(data, read_across_frames=True) as stream:
-            return stream.read(max_bytes + 1)
-    except zstandard.ZstdError as error:
-        raise RejectedError(Reason.BAD_COMPRESSION, str(error)) from None
+    return text

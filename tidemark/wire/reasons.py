@@ -23,6 +23,7 @@ class Reason(StrEnum):
     BAD_ATTRIBUTES = "bad_attributes"
     ATTRIBUTES_TOO_LARGE = "attributes_too_large"
     ATTRIBUTES_TOO_DEEP = "attributes_too_deep"
+    TOO_MANY_REFUSED = "too_many_refused"
     REFUSED_BY_DATABASE = "refused_by_database"
     REFUSED_BY_BIGQUERY = "refused_by_bigquery"
 
