@@ -31,14 +31,16 @@ _BLANKS: Final = b" \t\r\n,\x00\x1e"
 """Between elements. RFC 7464 begins each with 0x1e; a byte order mark may stand where files were put together."""
 _BETWEEN: Final = re.compile(rb"(?:[" + re.escape(_BLANKS) + rb"]++|\xef\xbb\xbf)*+")
 _STRING: Final = rb'"[^"\\\n]*+(?:\\.[^"\\\n]*+)*+"'
-_LONG_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\[\x00-\xff][^"\\]*+)*+"(?=[ \t\r\n]*+[,:}\]])')
+_FROM_NEXT_LINE: Final = re.compile(rb'\n[^"\\]*+(?:\\[\x00-\xff][^"\\]*+)*+"(?=[ \t\r\n]*+[,:}\]])')
+"""Of a string that none closes on its line, what is on the next ones."""
 _PLAIN: Final = rb'[^"{}\[\]]*+'
 _FLAT: Final = rb"(?:" + _PLAIN + _STRING + rb")*+" + _PLAIN
 _NESTED: Final = rb"(?:(?<=:)|(?<=: ))(?:\{" + _FLAT + rb"\}|\[" + _FLAT + rb"\])"
-_OBJECT: Final = re.compile(
-    rb"[ \t\r\n,]*+(\{(?:" + _PLAIN + rb"(?:" + _STRING + rb"|" + _NESTED + rb"))*+" + _PLAIN + rb"\})"
-)
+_SIMPLE: Final = rb"(\{(?:" + _PLAIN + rb"(?:" + _STRING + rb"|" + _NESTED + rb"))*+" + _PLAIN + rb"\})"
+_OBJECT: Final = re.compile(rb"[ \t\r\n,]*+" + _SIMPLE)
 """An object in which others stand one deep, as most points are, with what is before it."""
+_NEXT: Final = re.compile(rb"[ \t\r\n]*+,[ \t\r\n]*+" + _SIMPLE)
+"""The same behind another one in an array."""
 _STEP: Final = re.compile(_FLAT + rb'(["{}\[\]]|\Z)')
 """Over everything that is no bracket, strings included, to the next bracket, to a quote that begins no string of one line,
 or to the end."""
@@ -174,9 +176,10 @@ class Cutter:
             assert step is not None  # everything in it may be empty
             at, token = step.end(), step[1]
             if token == b'"':
-                longer = _LONG_STRING.match(text, at - 1) if text.find(b"\n", at) >= 0 else None
+                at = self._after_line(at)
+                longer = _FROM_NEXT_LINE.match(text, at - 1)
                 if longer is None:
-                    return self._broken(start, self._after_line(at)), None
+                    return self._broken(start, at), None
                 at = longer.end()
             elif not token:
                 return self._broken(start, at), None
@@ -231,6 +234,9 @@ class Cutter:
                 end = self._after_junk(at, in_array=True)
             spans.extend((at, end))
             at = end
+            while (found := _NEXT.match(text, at)) is not None:
+                spans.extend(found.span(1))
+                at = found.end()
         head, tail = text[start:points], b"]}"
         if text[at : at + 1] == b"]":
             end = self._value(at + 1, tail=True)[0]

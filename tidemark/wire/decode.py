@@ -31,10 +31,12 @@ from tidemark.wire.refused import Refused, whole
 _MANY: Final = 8
 """Points of one body from which on columns pay."""
 _LEAST_US: Final = LEAST_MS * 1000
-_ADVISED_BYTES: Final = 64 << 10
+_ADVISED_BYTES: Final = 32 << 10
 _ADVICE_BYTES: Final = 1 << 10
 """Of malformed elements of so many bytes in all, each counting as the other at least, it is said in the sender's words what
 is wrong."""
+_A_BATCH: Final = 2
+"""Elements as which a batch counts whose head cannot be read: finding its points takes its time."""
 
 _EventTime = int | Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -288,7 +290,7 @@ class _OneByOne:
             return True
         except _UNREADABLE as error:
             self._add_batch(piece, partial(_why_unreadable, piece.text, error))
-            return True
+            return self._refused.malformed(len(self._into.series) - self._held, _A_BATCH)
         before = before_points(piece.head)
         for at in range(0, len(piece.points), 2):
             start, end = piece.points[at : at + 2]

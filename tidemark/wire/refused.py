@@ -20,7 +20,7 @@ _FREE_BYTES: Final = 32 << 10
 _ROW_BYTES: Final = 128
 """Of a dead letter beside its data, attributes and detail."""
 _MALFORMED: Final = 100
-_BYTES_A_MALFORMED: Final = 200
+_BYTES_A_MALFORMED: Final = 300
 _FOR_EACH_GOOD: Final = 2
 """Elements that are no points: so many, one for so many bytes of text, and two for each point that was accepted."""
 
@@ -69,13 +69,14 @@ class Refused:
                 self._others.append(data())
         self._number_of_others += points
 
-    def malformed(self, accepted: int) -> bool:
+    def malformed(self, accepted: int, elements: int = 1) -> bool:
         """Count an element that is no point at all; whether the text is still worth to be looked at.
 
         Args:
             accepted: Points of the message that were accepted by now.
+            elements: As how many it counts.
         """
-        self._malformed_left -= 1
+        self._malformed_left -= elements
         return self._malformed_left + _FOR_EACH_GOOD * accepted > 0
 
     def rest(self, position: int, text: bytes) -> None:
