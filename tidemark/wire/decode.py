@@ -49,10 +49,11 @@ class _Point(msgspec.Struct, gc=False):
 
 
 class _NamedPoint(_Point, gc=False):
-    """With what stands in a batch's head."""
+    """With what stands in a batch's head, or is a batch of its own."""
 
     project: str | msgspec.UnsetType = msgspec.UNSET
     source: str | msgspec.UnsetType = msgspec.UNSET
+    points: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Body(msgspec.Struct):
@@ -71,7 +72,7 @@ _POINT: Final = msgspec.json.Decoder(_NamedPoint)
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _SHAPES: Final = frozenset({Reason.MISSING_FIELD, Reason.WRONG_SHAPE, Reason.EMPTY_MESSAGE})
 """Of what is no point at all."""
-_HEAD_NAMES: Final = (b'"project"', b'"source"')
+_HEAD_NAMES: Final = (b'"project"', b'"source"', b'"points"')
 MISSING: Final = "a point needs metric, event_time and value"
 
 
@@ -225,6 +226,8 @@ class _OneByOne:
         self._values = 0
         """Elements that begin with a bracket."""
         self._advised_left = _ADVISED_BYTES
+        self._stopped_in_batch: tuple[int, bytes] | tuple[()] = ()
+        """Behind which of its points, and its head."""
 
     def decode(self) -> None:
         """Append points and dead letters.
@@ -238,9 +241,9 @@ class _OneByOne:
                 self._refused.rest(self._position, piece.text)
                 break
             self._values += piece.text[:1] in (b"{", b"[")
-            go_on = self._take_batch(piece, cutter) if piece.head is not None else self._take(piece.text)
+            go_on = self._take_batch(piece) if piece.head is not None else self._take(piece.text)
             if not go_on:
-                left = cutter.rest()
+                left = cutter.rest(*self._stopped_in_batch)
                 if left:
                     self._refused.rest(self._position, left)
                 break
@@ -277,7 +280,7 @@ class _OneByOne:
             return self._unreadable(position, lambda: text, text, error)
         return True
 
-    def _take_batch(self, piece: Piece, cutter: Cutter) -> bool:
+    def _take_batch(self, piece: Piece) -> bool:
         """The points of a batch, each by itself; a head that cannot be read is told once. Whether to go on."""
         assert piece.head is not None
         if not piece.points:
@@ -285,6 +288,8 @@ class _OneByOne:
         try:
             item = _BODY.decode(piece.head)
             _check_head(item)
+            if item.points:
+                raise RejectedError(Reason.WRONG_SHAPE, "it has `points` twice")
         except RejectedError as rejected:
             self._add_batch(piece, partial(_itself, rejected))
             return True
@@ -295,7 +300,7 @@ class _OneByOne:
         for at in range(0, len(piece.points), 2):
             start, end = piece.points[at : at + 2]
             if not self._take_point(item, self._text[start:end].rstrip(), before):
-                self._rest_of_batch(piece, cutter, end)
+                self._stopped_in_batch = (end, piece.head)
                 return False
         return True
 
@@ -303,12 +308,6 @@ class _OneByOne:
         number = len(piece.points) // 2
         self._refused.add(self._position, lambda: piece.text, why, number)
         self._position += number
-
-    def _rest_of_batch(self, piece: Piece, cutter: Cutter, end: int) -> None:
-        """Behind the last point that was looked at, and what comes after the batch."""
-        left = cutter.rest(end, piece.head)
-        if left:
-            self._refused.rest(self._position, left)
 
     def _take_point(self, item: _Body, text: bytes, before: bytes) -> bool:
         position = self._position
@@ -322,6 +321,8 @@ class _OneByOne:
                         Reason.WRONG_SHAPE,
                         f"a batch's {name} stands in its head, and this point of it says another one",
                     )
+            if point.points is not msgspec.UNSET:
+                raise RejectedError(Reason.WRONG_SHAPE, "a point of a batch has `points` itself")
             self._decoder.accept_points(item, [point], self._into, self._message.publish_time, self._now_us)
         except RejectedError as rejected:
             self._into.truncate(held)
@@ -355,9 +356,11 @@ def _as_utf8(text: bytes) -> bytes:
     if encoding is None:
         return text
     try:
-        return text.decode(encoding).encode()
+        plain = text.decode(encoding).encode()
     except UnicodeError:
         return text
+    is_mark = not plain.strip() or b"{" in plain or b"[" in plain  # and not two bytes of rubbish
+    return plain if is_mark else text
 
 
 def _mask_constants(text: bytes) -> tuple[bytes, bytes]:
