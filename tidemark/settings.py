@@ -175,7 +175,7 @@ SUBSCRIPTION = Setting(
     shape="projects/P/subscriptions/S",
 )
 LIMITS = (
-    Setting("max_name_bytes", int, "256", "Longest project, source or metric name, in bytes of UTF-8.", 1, 2048),
+    Setting("max_name_bytes", int, "256", "Longest project, source or metric name, in bytes of UTF-8.", 1, 800),
     Setting(
         "max_attributes_bytes", int, "8192", "Largest attributes of one point, in bytes of canonical JSON.", 2, 1 << 20
     ),

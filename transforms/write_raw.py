@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -98,8 +97,8 @@ class _Write(beam.DoFn):
         count("overwritten", written.overwritten)
         count("ignored", written.ignored)
         count("dead_lettered", written.dead_lettered)
-        for reason, number in Counter(letter.reason for letter in written.dead_letters).items():
-            count(f"dead_lettered_{reason}", number)
+        for letter in written.dead_letters:
+            count(f"dead_lettered_{letter.reason}", letter.points)
 
     def _count_lateness(self, classes: list[int], written: Written) -> None:
         for name, number in zip(LATENESS, classes, strict=True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import random
+import string
 from collections.abc import Iterator
 
 import pytest
@@ -12,9 +14,13 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from tests.store.faults import TABLES
+from tidemark.errors import RefusedError
+from tidemark.settings import LIMITS
 from tidemark.store.connection import make_engine, transaction
+from tidemark.store.dead_letters import keep, of_refused
 from tidemark.store.read import Reader
 from tidemark.store.series import SeriesCache
+from tidemark.store.sources import SourceBook, projects, sources
 from tidemark.store.write import Policy, Writer
 from tidemark.wire.block import Columns
 from tidemark.wire.decode import Decoder
@@ -99,3 +105,79 @@ def test_stored_literally_or_refused(pool: Engine, points: list[tuple]) -> None:
     assert found == wanted
     assert all(math.copysign(1, value) == 1 for value, _, _ in found.values() if value == 0), "there is one zero"
     assert all(abs(value) <= 1e150 for value, _, _ in found.values())
+
+
+@pytest.mark.parametrize("name", [*NASTY, "a,b", "}", "x" * 256])
+def test_names_arrive_literally_wherever_they_travel(pool: Engine, name: str) -> None:
+    with transaction(pool) as connection:
+        connection.exec_driver_sql(f"TRUNCATE {TABLES}, sources")
+    columns = Columns()
+    for project, source, metric in ((name, "s", "m"), ("p", name, "m"), ("p", "s", name), (name, name, name)):
+        point = {"project": project, "source": source, "metric": metric, "event_time": NOW_US // 1000, "value": 1}
+        Decoder().decode(Message(json.dumps(point).encode(), {}, NOW_US, "1"), columns, NOW_US)
+    block = columns.block()
+    Writer(pool, SeriesCache(pool), Policy(60, 0, 0)).write(block)
+    book = SourceBook(pool, 60, 0)
+    book.observe(block)
+    book.write()
+    kept = {(row.project, row.source) for row in sources(pool, "silent", 10)}
+    assert kept == {(name, "s"), ("p", name), ("p", "s"), (name, name)}
+    assert {row.project for row in projects(pool)} == {name, "p"}
+    assert [row.project for row in projects(pool, name)] == [name]
+    reader = Reader(pool, (60, 3600, 86_400))
+    found = [set(reader.series(*key).values()) for key in block.keys]
+    assert found == [{key} for key in block.keys]
+
+
+def test_the_longest_names_that_settings_allow_fit_the_index(pool: Engine) -> None:
+    most = next(setting.high for setting in LIMITS if setting.name == "max_name_bytes")
+    assert most is not None
+    chance = random.Random(1)
+    with transaction(pool) as connection:
+        connection.exec_driver_sql(f"TRUNCATE {TABLES}")
+    names = ["".join(chance.choices(string.ascii_letters + string.digits, k=int(most))) for _ in range(3)]
+    point: dict[str, object] = dict(
+        zip(("project", "source", "metric"), names, strict=True), event_time=NOW_US // 1000, value=1
+    )
+    columns = Columns()
+    message = Message(json.dumps(point).encode(), {}, NOW_US, "1")
+    Decoder(Limits(max_name_bytes=int(most))).decode(message, columns, NOW_US)
+    written = Writer(pool, SeriesCache(pool), Policy(60, 0, 0)).write(columns.block())
+    assert (written.inserted, written.dead_letters) == (1, [])
+    letter = of_refused(columns.block(), RefusedError("for a test", code="23514"))
+    keep(pool, [letter])
+
+
+def test_a_dead_letter_of_many_points_counts_as_many(pool: Engine) -> None:
+    with transaction(pool) as connection:
+        connection.exec_driver_sql(f"TRUNCATE {TABLES}")
+    columns = Columns()
+    body = b"[" + b",".join(b"1" for _ in range(50_000)) + b"]"
+    attributes = {f"name-{i}": "x" * 600 for i in range(100)}
+    Decoder().decode(Message(body, attributes, NOW_US, "1"), columns, NOW_US)
+    block = columns.block()
+    written = Writer(pool, SeriesCache(pool), Policy(60, 0, 0)).write(block)
+    assert written.dead_lettered == block.received > len(block.dead_letters)
+    with transaction(pool) as connection:
+        number, size, points = connection.exec_driver_sql(
+            "SELECT count(*), sum(length(data) + length(attributes::text) + length(detail)), sum(points) FROM dead_letters"
+        ).one()
+        received, dead_lettered = connection.exec_driver_sql("SELECT received, dead_lettered FROM ledger").one()
+        assert connection.exec_driver_sql("SELECT count(*) FROM series").scalar_one() == 0
+    assert number == len(block.dead_letters)
+    assert points == received == dead_lettered == block.received
+    sent = len(body) + sum(len(name) + len(value) for name, value in attributes.items())
+    assert size <= 2 * sent + (64 << 10)
+
+
+def test_points_that_are_refused_make_no_series(pool: Engine) -> None:
+    with transaction(pool) as connection:
+        connection.exec_driver_sql(f"TRUNCATE {TABLES}, sources")
+    columns = Columns()
+    good = {"project": "p", "source": "s", "metric": "m", "event_time": NOW_US // 1000, "value": 1}
+    bad = [{**good, "metric": f"bad-{i}", "event_time": NOW_US // 1000 + 10**9} for i in range(100)]
+    Decoder().decode(Message(json.dumps([*bad, good]).encode(), {}, NOW_US, "1"), columns, NOW_US)
+    written = Writer(pool, SeriesCache(pool), Policy(60, 0, 0)).write(columns.block())
+    assert (written.inserted, written.dead_lettered) == (1, 100)
+    with transaction(pool) as connection:
+        assert connection.exec_driver_sql("SELECT metric FROM series").scalars().all() == ["m"]

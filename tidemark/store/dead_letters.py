@@ -15,10 +15,10 @@ from tidemark.wire.message import moment
 from tidemark.wire.reasons import Reason
 
 _INSERT: Final = """
-INSERT INTO dead_letters (message_id, position, data, attributes, stage, reason, detail, publish_time)
+INSERT INTO dead_letters (message_id, position, data, attributes, stage, reason, detail, publish_time, points)
 VALUES {rows}
 ON CONFLICT DO NOTHING"""
-_ROW: Final = "(%s, %s, %s, CAST(%s AS json), %s, %s, %s, %s)"
+_ROW: Final = "(%s, %s, %s, CAST(%s AS json), %s, %s, %s, %s, %s)"
 LETTERS_AT_ONCE: Final = 500
 BYTES_AT_ONCE: Final = 8 << 20
 """In one statement: a round trip for each of a flood of them would slow every good point down. But each is kept whole,
@@ -46,11 +46,12 @@ def _at_once(letters: list[DeadLetter]) -> Iterator[list[DeadLetter]]:
     some: list[DeadLetter] = []
     size = 0
     for letter in letters:
-        if some and (len(some) == LETTERS_AT_ONCE or size + len(letter.data) > BYTES_AT_ONCE):
+        own = len(letter.data) + sum(len(name) + len(value) for name, value in letter.attributes.items())
+        if some and (len(some) == LETTERS_AT_ONCE or size + own > BYTES_AT_ONCE):
             yield some
             some, size = [], 0
         some.append(letter)
-        size += len(letter.data)
+        size += own
     if some:
         yield some
 
@@ -65,6 +66,7 @@ def _values(letter: DeadLetter) -> tuple[object, ...]:
         letter.reason.value,
         letter.detail.replace("\x00", "\\0"),
         moment(letter.publish_time),
+        letter.points,
     )
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Engine
@@ -33,8 +34,10 @@ _NEVER: Final = np.iinfo(np.int64)
 
 _ADD: Final = f"""
 INSERT INTO sources (project, source, {", ".join(_TIMES)}, most_late_s, {", ".join(COUNTS)})
-SELECT * FROM unnest(CAST(%s AS text[]), CAST(%s AS text[]), {", ".join("CAST(%s AS timestamptz[])" for _ in _TIMES)},
-    CAST(%s AS float8[]), {", ".join("CAST(%s AS bigint[])" for _ in COUNTS)})
+SELECT * FROM ROWS FROM (
+    json_array_elements_text(CAST(%s AS json)), json_array_elements_text(CAST(%s AS json)),
+    {", ".join("unnest(CAST(%s AS timestamptz[]))" for _ in _TIMES)},
+    unnest(CAST(%s AS float8[])), {", ".join("unnest(CAST(%s AS bigint[]))" for _ in COUNTS)})
 ON CONFLICT (project, source) DO UPDATE SET
     first_seen = least(sources.first_seen, excluded.first_seen),
     last_seen = greatest(sources.last_seen, excluded.last_seen),
@@ -105,8 +108,7 @@ class SourceBook:
             some, rows = names[start : start + AT_ONCE], order[start : start + AT_ONCE]
             times = (least[rows], most[rows, 0], most[rows, 1])
             columns = (
-                [project for project, _ in some],
-                [source for _, source in some],
+                *(msgspec.json.encode(column).decode() for column in zip(*some, strict=True)),
                 *([moment(t) for t in column.tolist()] for column in times),
                 (most[rows, 2] / MICROSECONDS).tolist(),
                 *counts[rows].T.tolist(),

@@ -123,13 +123,19 @@ dead_letters: Final = Table(
     Column(
         "position", Integer, primary_key=True, autoincrement=False, comment="of the point in its message; -1: all of it"
     ),
-    Column("data", LargeBinary, nullable=False, doc="the message's body as it came, or the JSON of the one point"),
+    Column(
+        "data",
+        LargeBinary,
+        nullable=False,
+        doc="the message's body as it came, or the JSON of the point, or of several, one a line",
+    ),
     Column("attributes", JSON, nullable=False, comment="json, not jsonb: kept as it was, NUL escapes included"),
     Column("stage", Text, nullable=False, doc="which refused it"),
     Column("reason", Text, nullable=False, doc="of the fixed list"),
     Column("detail", Text, nullable=False, doc="in words"),
     Column("publish_time", _Time, nullable=False, doc="when Pub/Sub accepted the message"),
     Column("first_seen", _Time, nullable=False, server_default=func.clock_timestamp(), doc="when it was kept"),
+    Column("points", Integer, nullable=False, server_default="1", doc="as how many points it counts"),
 )
 
 ledger: Final = Table(

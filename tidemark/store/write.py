@@ -116,8 +116,8 @@ class Written:
 
     @property
     def dead_lettered(self) -> int:
-        """Dead letters written."""
-        return len(self.dead_letters)
+        """As how many points the dead letters count."""
+        return sum(letter.points for letter in self.dead_letters)
 
 
 class Habit:
@@ -224,7 +224,7 @@ class Writer:
             self._put_marks(connection, won.points)
             dead_letters.put(connection, block.dead_letters)
             ignored = len(block.points) - inserted - overwritten
-            counts = (block.received, inserted, overwritten, ignored, len(block.dead_letters))
+            counts = (block.received, inserted, overwritten, ignored, block.received - len(block.points))
             newest = int(ids.argmax()) if len(ids) else None
             number = None if newest is None else int(ids[newest])
             name = connection.exec_driver_sql(_LEDGER, (*counts, number)).scalar_one()

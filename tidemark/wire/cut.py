@@ -47,6 +47,8 @@ or to the end."""
 _JUNK: Final = re.compile(rb'(?:[^"\n{}\[\]]++|' + _STRING + rb")*+")
 _JUNK_IN_ARRAY: Final = re.compile(rb'(?:[^",\n{}\[\]]++|' + _STRING + rb")*+")
 _POINTS: Final = b'"points"'
+AFTER_POINTS: Final = b"]}"
+"""What closes a batch that `before_points` opened."""
 _BEFORE_POINTS: Final = re.compile(_POINTS + rb"[ \t\r\n]*+:[ \t\r\n]*+\Z")
 _LOOKED_BACK: Final = 64
 _CLOSER: Final = {b"{": b"}", b"[": b"]"}
@@ -237,7 +239,7 @@ class Cutter:
             while (found := _NEXT.match(text, at)) is not None:
                 spans.extend(found.span(1))
                 at = found.end()
-        head, tail = text[start:points], b"]}"
+        head, tail = text[start:points], AFTER_POINTS
         if text[at : at + 1] == b"]":
             end = self._value(at + 1, tail=True)[0]
             tail, at = text[at:end].rstrip(_BLANKS), end

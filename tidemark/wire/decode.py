@@ -22,7 +22,7 @@ import msgspec
 
 from tidemark.wire import advice
 from tidemark.wire.block import Columns, DeadLetter, SeriesKey
-from tidemark.wire.cut import Cutter, Piece, before_points
+from tidemark.wire.cut import AFTER_POINTS, Cutter, Piece, before_points
 from tidemark.wire.limits import DEFAULT, MAX_VALUE, Limits, untimely
 from tidemark.wire.message import LEAST_MS, Message, body, microseconds
 from tidemark.wire.reasons import Reason, RejectedError
@@ -274,10 +274,10 @@ class _OneByOne:
         except RejectedError as rejected:
             self._into.truncate(held)
             if rejected.reason in _SHAPES:
-                return self._unreadable(position, lambda: text, text, rejected)
-            self._refused.add(position, lambda: text, partial(_itself, rejected))
+                return self._unreadable(position, text, rejected)
+            self._refused.add(position, text, partial(_itself, rejected))
         except _UNREADABLE as error:
-            return self._unreadable(position, lambda: text, text, error)
+            return self._unreadable(position, text, error)
         return True
 
     def _take_batch(self, piece: Piece) -> bool:
@@ -306,7 +306,7 @@ class _OneByOne:
 
     def _add_batch(self, piece: Piece, why: Any) -> None:
         number = len(piece.points) // 2
-        self._refused.add(self._position, lambda: piece.text, why, number)
+        self._refused.add(self._position, piece.text, why, number)
         self._position += number
 
     def _take_point(self, item: _Body, text: bytes, before: bytes) -> bool:
@@ -326,15 +326,18 @@ class _OneByOne:
             self._decoder.accept_points(item, [point], self._into, self._message.publish_time, self._now_us)
         except RejectedError as rejected:
             self._into.truncate(held)
-            self._refused.add(position, lambda: b"%b%b]}" % (before, text), partial(_itself, rejected))
+            self._refused.add(position, text, partial(_itself, rejected), before=before)
         except _UNREADABLE as error:
-            return self._unreadable(position, lambda: b"%b%b]}" % (before, text), b"%b%b]}" % (before, text), error)
+            return self._unreadable(position, text, error, before)
         return True
 
-    def _unreadable(self, position: int, data: Any, text: bytes, error: Exception) -> bool:
+    def _unreadable(self, position: int, text: bytes, error: Exception, before: bytes = b"") -> bool:
         self._advised_left -= max(len(text), _ADVICE_BYTES)
-        why = _why_unreadable if self._advised_left >= 0 else _rejection
-        self._refused.add(position, data, partial(why, text, error))
+        if self._advised_left >= 0:
+            why = partial(_why_unreadable, before + text + AFTER_POINTS if before else text, error)
+        else:
+            why = partial(_rejection, text, error)
+        self._refused.add(position, text, why, before=before)
         return self._refused.malformed(len(self._into.series) - self._held)
 
 

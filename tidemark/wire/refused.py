@@ -7,10 +7,13 @@ elements are no points at all than `_MALFORMED` allows is not looked at to its e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Final
 
 from tidemark.wire.block import DeadLetter
+from tidemark.wire.cut import AFTER_POINTS
 from tidemark.wire.message import Message
 from tidemark.wire.reasons import Reason, RejectedError
 
@@ -41,32 +44,34 @@ class Refused:
         self._left = _FREE_BYTES + len(message.data) + self._attributes_bytes
         self._malformed_left = _MALFORMED + len(text) // _BYTES_A_MALFORMED
         self._letters: list[DeadLetter] = []
-        self._others: list[bytes] = []
+        self._others: list[tuple[bytes, bytes]] = []
         self._first_other = 0
         self._number_of_others = 0
         self._unread = b""
 
-    def add(self, position: int, data: Callable[[], bytes], why: Callable[[], RejectedError], points: int = 1) -> None:
+    def add(
+        self, position: int, text: bytes, why: Callable[[], RejectedError], points: int = 1, before: bytes = b""
+    ) -> None:
         """Keep an element.
 
         Args:
             position: Its place in the message.
-            data: Its bytes, as a text of its own.
+            text: Its bytes.
             why: Asked only where there is room to say it.
             points: How many it counts as.
+            before: Of a point of a batch: what makes a text of its own of it, with `AFTER_POINTS` behind it.
         """
         if self._left > 0:
-            letter = self._letter(position, data(), why(), points)
+            letter = self._letter(position, before + text + AFTER_POINTS if before else text, why(), points)
             self._left -= len(letter.data) + len(letter.detail) + self._attributes_bytes + _ROW_BYTES
+            if self._left <= 0 and not self._letters and self._packed:
+                letter = letter._replace(data=self._message.data)
             if self._left > 0 or not self._letters:
                 self._letters.append(letter)
                 return
-            self._others_begin(position)
-            self._others.append(letter.data)
-        else:
-            self._others_begin(position)
-            if not self._packed:
-                self._others.append(data())
+        self._others_begin(position)
+        if not self._packed:
+            self._others.append((before, text))
         self._number_of_others += points
 
     def malformed(self, accepted: int, elements: int = 1) -> bool:
@@ -95,12 +100,19 @@ class Refused:
         rejected = RejectedError(
             Reason.TOO_MANY_REFUSED, f"{several} more points of the message were refused{unread}; {where}"
         )
-        data = (
-            self._message.data
-            if self._packed
-            else b"\n".join([*self._others, *([self._unread] if self._unread else [])])
-        )
+        data = self._message.data if self._packed else b"\n".join(self._together())
         return [*self._letters, self._letter(self._first_other, data, rejected, self._number_of_others)]
+
+    def _together(self) -> Iterator[bytes]:
+        """The others as texts, those of one batch as a batch."""
+        for before, some in itertools.groupby(self._others, key=itemgetter(0)):
+            texts = [text for _, text in some]
+            if before:
+                yield before + b",".join(texts) + AFTER_POINTS
+            else:
+                yield from texts
+        if self._unread:
+            yield self._unread
 
     def _others_begin(self, position: int) -> None:
         if not self._number_of_others:
