@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import re
 from typing import Final, NamedTuple
 
 import zstandard
@@ -14,6 +15,9 @@ from tidemark.wire.message import Message
 
 PUBLISHED_US: Final = 1_769_860_810_000_000
 _FIRST_MS: Final = 1_769_000_000_000
+_NAMED: Final = re.compile(rb'"([^"]*)"\s*:\s*[\[{]')
+_NAMES: Final = (b"points", b"attributes", b"a", b"b", b"c")
+"""Of the fields whose value has brackets, those in which no point is ignored."""
 _MANY: Final = 0.01
 """Of the texts have so many bad elements at their end that they are not all looked at."""
 _WRITTEN_BESIDE: Final = 64 << 10
@@ -230,6 +234,8 @@ def _damaged(chance: random.Random) -> Body:
         else:
             text = text[:end] + text[at:end][:200] + text[end:]
     good = {at: whole for at, whole in maker.good.items() if whole in text}
+    if any(name not in _NAMES for name in _NAMED.findall(text)):
+        good = {}  # these may stand in a field that is not known, which is ignored with all that is in it
     return _packed(chance, text, good, stored=False)
 
 

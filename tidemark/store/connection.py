@@ -16,6 +16,7 @@ from sqlalchemy import URL, Connection, Engine, event
 
 from tidemark.errors import TidemarkError, UsageError
 from tidemark.logs import log
+from tidemark.store import session
 from tidemark.store.errors import DRIVER_ERRORS, NO_PRIMARY, sqlstate, survives, translate
 
 CONNECT_TIMEOUT_S: Final = 10
@@ -25,6 +26,9 @@ _KEEPALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "
 """A peer that is gone is noticed within about 30 s."""
 _TLS_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
 _URL_PARAMETERS: Final = {"application_name", "host", "sslcert", "sslkey", "sslmode", "sslrootcert"}
+_UNHEARD: Final = "tidemark_unheard"
+_NOT_STATED_SO: Final = ("08P01", "22023", "42501", "42704")
+"""A pooler, or a server that is not quite PostgreSQL, does not take one of the settings with which a connection is made."""
 RENEW_S: Final = 10.0
 """Least time between two looks at a URL that may have changed."""
 _renewals: Final[WeakKeyDictionary[Engine, _Renewal]] = WeakKeyDictionary()
@@ -54,15 +58,12 @@ def make_engine(
         UsageError: the URL cannot be read.
     """
     url, arguments = _read_url(database_url)
+    stated = session.startup(statement_timeout_s)
     common = {
         "application_name": "tidemark",
         "timeout": connect_timeout_s,
         "tcp_keepalive": True,
-        "startup_params": {
-            "statement_timeout": str(round(statement_timeout_s * 1000)),
-            "idle_in_transaction_session_timeout": str(round(statement_timeout_s * 1000)),
-            "timezone": "UTC",
-        },
+        "startup_params": stated,
     }
     made = sqlalchemy.create_engine(
         url,
@@ -73,16 +74,29 @@ def make_engine(
         connect_args=common | arguments,
     )
 
-    def connected(connection: Any, _record: Any) -> None:
+    def connected(connection: Any, record: Any) -> None:
         _set_up_socket(connection._usock, statement_timeout_s + answer_grace_s)  # noqa: SLF001  # pg8000 has no public way to its socket
+        record.info[_UNHEARD] = session.unheard(connection, stated)
 
     event.listen(made, "connect", connected)
-    if renewed_url is not None:
+    if renewed_url is None:
+        event.listen(made, "do_connect", _do_connect)
+    else:
         renewal = _Renewal(database_url, common, renewed_url)
         event.listen(made, "do_connect", renewal.connect)
         event.listen(made, "checkout", renewal.checked_out)
         _renewals[made] = renewal
     return made
+
+
+def _do_connect(dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> Any:
+    """A connection; SQLAlchemy's `do_connect`."""
+    try:
+        return dialect.connect(**parameters)
+    except DRIVER_ERRORS as error:
+        if sqlstate(error) not in _NOT_STATED_SO:
+            raise
+    return dialect.connect(**{**parameters, "startup_params": {}})
 
 
 _WAY: Final = "tidemark_way"
@@ -132,7 +146,7 @@ class _Renewal:
             raise sqlalchemy.exc.DisconnectionError
 
     def _made(self, dialect: Any, record: Any, way: _Way, parameters: dict[str, Any]) -> Any:
-        made = dialect.connect(**(way.parameters or parameters))
+        made = _do_connect(dialect, record, (), way.parameters or parameters)
         record.info[_WAY] = way.number
         with self._lock:
             if way.number > self._used.number:
@@ -225,7 +239,12 @@ def single_statement(pool: Engine) -> Iterator[Connection]:
         UnavailableError, MisconfiguredError: see `tidemark.store.errors`.
     """
     with _translated(pool) as connection:
-        yield connection.execution_options(isolation_level="AUTOCOMMIT")
+        if connection.info[_UNHEARD]:
+            with connection.begin():
+                _state(connection)
+                yield connection
+        else:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
 @contextmanager
@@ -239,7 +258,13 @@ def transaction(pool: Engine, isolation: str = "READ COMMITTED") -> Iterator[Con
         if isolation != "READ COMMITTED":
             connection.execution_options(isolation_level=isolation)
         with connection.begin():
+            if connection.info[_UNHEARD]:
+                _state(connection)
             yield connection
+
+
+def _state(connection: Connection) -> None:
+    connection.exec_driver_sql(*session.statement(connection.info[_UNHEARD]))
 
 
 @contextmanager

@@ -1,0 +1,161 @@
+"""Whatever roles, databases and servers are set to, statements mean what they mean, and run as they run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pg8000.dbapi
+import pytest
+from sqlalchemy import Engine, make_url
+
+from tests.store.faults import TABLES
+from tests.store.hostile import SCOPES, SETTINGS, impose, lift
+from tidemark.local.postgres import Postgres
+from tidemark.operate.maintain import maintain
+from tidemark.settings import MAINTAIN, read
+from tidemark.store import session
+from tidemark.store.connection import make_engine, single_statement, transaction
+from tidemark.store.ledger import totals
+from tidemark.store.migrate import migrate
+from tidemark.store.read import Reader
+from tidemark.store.rebuild import Rebuild
+from tidemark.store.remove import Deletion
+from tidemark.store.series import SeriesCache
+from tidemark.store.settle import Settler
+from tidemark.store.sources import SourceBook, sources
+from tidemark.store.write import Policy, Writer
+from tidemark.wire.block import Block, DeadLetter, SeriesKey
+from tidemark.wire.reasons import Reason
+from tidemark.wire.summary import POINT
+
+TIERS_S = (60, 3600, 86_400)
+DAY_US = 86_400_000_000
+FIRST_US = 1_759_276_800_000_000
+"""2025-10-01: days and months of what follows can be taken for each other."""
+DAYS = 60
+KEYS = [SeriesKey("hostile", f"a\\b'{i}", "null") for i in range(3)]
+
+
+def days(value: float, publish_us: int) -> Block:
+    """A point a day and series, at a time of microseconds, with attributes."""
+    made = np.empty(DAYS * len(KEYS), POINT)
+    made["series_id"] = np.arange(len(made)) % len(KEYS)
+    made["event_time"] = FIRST_US + np.arange(len(made)) // len(KEYS) * DAY_US + 43_200_123_456
+    made["publish_time"] = publish_us
+    made["value"] = value + np.arange(len(made)) / 3
+    attributes: list[bytes | None] = [json.dumps({"path": "C:\\new", "n": i}).encode() for i in range(len(made))]
+    return Block(KEYS, made, attributes, [])
+
+
+@pytest.fixture(params=SCOPES)
+def pool(request: pytest.FixtureRequest, server: Postgres) -> Iterator[Engine]:
+    plain = make_engine(server.url(), 1, 60)
+    impose(plain, request.param)
+    made = make_engine(server.url(), 2, 60)
+    with transaction(made) as connection:
+        connection.exec_driver_sql(f"TRUNCATE {TABLES}, sources")
+        connection.exec_driver_sql("UPDATE retention SET removed_before = '-infinity'")
+    yield made
+    made.dispose()
+    lift(plain, request.param)
+    plain.dispose()
+
+
+def settle(pool: Engine) -> int:
+    settler, rows = Settler(pool, TIERS_S, 0), 0
+    while found := list(settler.due(everything=True)):
+        for settled in found:
+            settler.forget(settled.mark_ids)
+            rows += len(settled.rows)
+    return rows
+
+
+def test_they_are_hostile(server: Postgres) -> None:
+    """What a connection that states nothing would get; else the test below could not fail."""
+    plain, at = make_engine(server.url(), 1, 60), make_url(server.url())
+    for scope in SCOPES:
+        impose(plain, scope)
+        raw = pg8000.dbapi.connect(at.username, at.host, at.database, at.port, at.password)
+        try:
+            raw.autocommit = True
+            cursor = raw.cursor()
+            cursor.execute("SET statement_timeout = 0")
+            cursor.execute(
+                "SELECT current_setting('DateStyle'), current_setting('bytea_output'), current_setting('jit')"
+            )
+            assert tuple(cursor.fetchone()) == ("SQL, DMY", "escape", "on")
+        finally:
+            raw.close()
+            lift(plain, scope)
+    plain.dispose()
+
+
+def test_everything_that_is_set_otherwise_is_stated() -> None:
+    stated = {name.lower() for name in session.startup(60)}
+    assert {name.lower() for name in SETTINGS} - stated == {"jit_above_cost"}, "which says nothing without jit"
+
+
+def test_the_whole_job(pool: Engine, server: Postgres) -> None:
+    migrate(server.url())
+    writer = Writer(pool, SeriesCache(pool), Policy(60, 0, 0))
+    publish_us = FIRST_US + 100 * DAY_US
+    letter = DeadLetter("m", -1, b"\x00\xff\\x41", {"a": "\\"}, "decode", Reason.NOT_JSON, "told", publish_us)
+    first = days(1, publish_us)
+    written = writer.write(Block(first.keys, first.points, first.attributes, [letter]))
+    assert (written.inserted, written.dead_lettered) == (len(first.points), 1)
+    assert writer.write(first).ignored == len(first.points)
+    corrected = days(0.1, publish_us + 1)
+    assert writer.write(corrected).overwritten == len(first.points)
+    with single_statement(pool) as connection:
+        kept = connection.exec_driver_sql("SELECT data, attributes, publish_time FROM dead_letters").one()
+    assert (bytes(kept[0]), kept[1], kept[2].timestamp()) == (letter.data, letter.attributes, publish_us / 1e6)
+    book = SourceBook(pool, 60, 0)
+    book.observe(first)
+    book.write()
+    assert {row.last_event_time for row in sources(pool, "silent", 9)} == {first.points["event_time"].max() / 1e6}
+
+    assert settle(pool) == 3 * len(first.points)
+    reader = Reader(pool, TIERS_S)
+    ids = {key: number for number, key in reader.series("hostile").items()}
+    assert set(ids) == set(KEYS)
+    assert stored(reader, ids) == expected(corrected, set(range(DAYS)))
+
+    # the 5th of November is no 11th of May: a day is deleted, a week rebuilt, and what is older than a cut removed
+    fifth = 35
+    day_s = FIRST_US // 1_000_000 + fifth * 86_400
+    gone = Deletion(pool, TIERS_S, list(ids.values()), day_s, day_s + 86_400)
+    assert sum(removed.points for removed in gone.run()) == len(KEYS)
+    start_s = FIRST_US // 1_000_000
+    assert Rebuild(pool, TIERS_S, start_s + 30 * 86_400, start_s + 37 * 86_400).mark()
+    settle(pool)
+    values = read(MAINTAIN, {"retention_days": "20"}, environment={})
+    kept_from = 31
+    done = maintain(server.url(), values, start_s + (kept_from + 20) * 86_400)
+    assert done.points_removed == kept_from * len(KEYS)
+    left = set(range(kept_from, DAYS)) - {fifth}
+    assert stored(reader, ids) == expected(corrected, left)
+    settle(pool)
+    counts = reader.buckets(list(ids.values()), FIRST_US, FIRST_US + DAYS * DAY_US, 86_400, ["count"])["count"]
+    assert np.nansum(counts) == (DAYS - 1) * len(KEYS)
+    with single_statement(pool) as connection:
+        account = totals(connection)
+    assert account.inserted - account.removed == len(left) * len(KEYS)
+
+
+def stored(reader: Reader, ids: dict[SeriesKey, int]) -> dict[tuple[SeriesKey, int], tuple[int, float, object]]:
+    return {
+        (key, point.event_time): (point.publish_time, point.value, json.loads(point.attributes or "null"))
+        for key, number in ids.items()
+        for point in reader.points(number, 0, 2**53)
+    }
+
+
+def expected(block: Block, which: set[int]) -> dict[tuple[SeriesKey, int], tuple[int, float, object]]:
+    assert block.attributes is not None
+    return {
+        (KEYS[series], event): (publish, value, json.loads(attributes or b"null"))
+        for (series, event, publish, value), attributes in zip(block.points.tolist(), block.attributes, strict=True)
+        if (event - FIRST_US) // DAY_US in which
+    }
