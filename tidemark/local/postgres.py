@@ -26,15 +26,6 @@ USER: Final = "tidemark"
 _SETTINGS: Final = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
-    "max_connections": "100",
-    "shared_buffers": "256MB",
-    "max_wal_size": "4GB",
-    "checkpoint_timeout": "15min",
-    "autovacuum_naptime": "10s",
-    "wal_compression": "on",
-    "random_page_cost": "1.1",
-    "jit": "off",
-    "timezone": "UTC",
     "log_timezone": "UTC",
 }
 
