@@ -130,6 +130,8 @@ class Proxy:
         self.swallowing = threading.Event()
         self.watch: Callable[[bytes], bool] | None = None
         """Given what the client sends, after it was passed on; True: cut the connection before anything comes back."""
+        self.rewrite: Callable[[bytes], bytes] | None = None
+        """Given what the client sends; what is passed on instead."""
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -171,6 +173,8 @@ class Proxy:
             while data := source.recv(1 << 16):
                 if self.swallowing.is_set():
                     continue
+                if from_client and self.rewrite is not None:
+                    data = self.rewrite(data)
                 if from_client and self.watch is not None and self.watch(data):
                     self.watch = None
                     source.shutdown(socket.SHUT_RDWR)  # the client hears nothing of what the server answers

@@ -58,10 +58,10 @@ def _run(pool: Engine, statements: list[str]) -> None:
         raw.invalidate()
 
 
-def impose(pool: Engine, scope: str) -> None:
-    """Set all of them, for new connections."""
-    where = _scope(pool, scope)
-    _run(pool, [f"{where} SET {name} = '{value}'" for name, value in SETTINGS.items()] + ["SELECT pg_reload_conf()"])
+def impose(pool: Engine, scope: str, **others: str) -> None:
+    """Set all of them, some to others than here, for new connections."""
+    where, wanted = _scope(pool, scope), SETTINGS | others
+    _run(pool, [f"{where} SET {name} = '{value}'" for name, value in wanted.items()] + ["SELECT pg_reload_conf()"])
 
 
 def lift(pool: Engine, scope: str) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pg8000.dbapi
 import pytest
 from sqlalchemy import Engine, make_url
 
-from tests.store.faults import TABLES
+from tests.store.faults import TABLES, Proxy
 from tests.store.hostile import SCOPES, SETTINGS, impose, lift
 from tidemark.local.postgres import Postgres
 from tidemark.operate.maintain import maintain
@@ -30,6 +31,7 @@ from tidemark.wire.block import Block, DeadLetter, SeriesKey
 from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import POINT
 
+PROTOCOL = struct.pack("!i", 3 << 16)
 TIERS_S = (60, 3600, 86_400)
 DAY_US = 86_400_000_000
 FIRST_US = 1_759_276_800_000_000
@@ -90,6 +92,51 @@ def test_they_are_hostile(server: Postgres) -> None:
             raw.close()
             lift(plain, scope)
     plain.dispose()
+
+
+def passed_on(startup: bytes) -> bytes:
+    """A startup packet as a pooler passes it on: without settings."""
+    if startup[4:8] != PROTOCOL:
+        return startup
+    texts = startup[8:].split(b"\0")
+    pairs = dict(zip(texts[::2], texts[1::2], strict=False))
+    return packet({name: pairs[name] for name in (b"user", b"database") if name in pairs})
+
+
+def refused(startup: bytes) -> bytes:
+    """One that the server refuses where it has settings, as PgBouncer does by itself."""
+    if startup[4:8] != PROTOCOL or b"DateStyle" not in startup:
+        return startup
+    texts = startup[8:].split(b"\0")
+    return packet({**dict(zip(texts[::2], texts[1::2], strict=False)), b"no_such_setting": b"1"})
+
+
+def packet(pairs: dict[bytes, bytes]) -> bytes:
+    body = PROTOCOL + b"".join(name + b"\0" + value + b"\0" for name, value in pairs.items() if name) + b"\0"
+    return struct.pack("!i", len(body) + 4) + body
+
+
+@pytest.mark.parametrize("rewrite", [passed_on, refused])
+def test_what_a_pooler_does_not_pass_on_each_transaction_states(
+    server: Postgres, rewrite: Callable[[bytes], bytes]
+) -> None:
+    plain, proxy = make_engine(server.url(), 1, 60), Proxy(server.port())
+    proxy.rewrite = rewrite
+    long_enough = "5000"  # to say that it is to be otherwise
+    impose(plain, "role", statement_timeout=long_enough, idle_in_transaction_session_timeout=long_enough)
+    pooled = make_engine(proxy.url(server.url()), 1, 60)
+    try:
+        shown = "SELECT current_setting('DateStyle'), current_setting('jit'), current_setting('statement_timeout')"
+        for opened in (transaction, single_statement):
+            with opened(pooled) as connection:  # type: ignore[operator]
+                assert connection.exec_driver_sql(shown).one() == ("ISO, MDY", "off", "1min")
+        with pooled.connect() as connection:  # which states nothing
+            assert connection.exec_driver_sql(shown).one()[:2] == ("SQL, DMY", "on")
+    finally:
+        lift(plain, "role")
+        proxy.close()
+        pooled.dispose()
+        plain.dispose()
 
 
 def test_everything_that_is_set_otherwise_is_stated() -> None:
