@@ -6,6 +6,7 @@ import math
 import random
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -157,6 +158,69 @@ def test_a_point_that_the_database_refuses_becomes_a_dead_letter_and_its_neighbo
     with transaction(pool) as connection:
         assert connection.exec_driver_sql("SELECT data FROM dead_letters").scalar_one()
         assert totals(connection).unbalanced == 0
+
+
+@contextmanager
+def altered(pool: Engine, change: str, back: str) -> Iterator[None]:
+    with transaction(pool) as connection:
+        connection.exec_driver_sql(change)
+    try:
+        yield
+    finally:
+        with transaction(pool) as connection:
+            connection.exec_driver_sql(back)
+
+
+@pytest.mark.parametrize(
+    ("change", "back"),
+    [
+        ("ALTER TABLE points ADD CONSTRAINT closed CHECK (false)", "ALTER TABLE points DROP CONSTRAINT closed"),
+        (
+            "ALTER TABLE points ADD CONSTRAINT past CHECK (event_time < '2001-01-01 00:00+00')",
+            "ALTER TABLE points DROP CONSTRAINT past",
+        ),
+        ("ALTER TABLE points ADD COLUMN extra int NOT NULL", "ALTER TABLE points DROP COLUMN extra"),
+        ("ALTER TABLE marks ADD CONSTRAINT closed CHECK (false)", "ALTER TABLE marks DROP CONSTRAINT closed"),
+        ("ALTER TABLE ledger ADD CONSTRAINT closed CHECK (false)", "ALTER TABLE ledger DROP CONSTRAINT closed"),
+        (
+            "ALTER TABLE dead_letters ADD CONSTRAINT closed CHECK (false)",
+            "ALTER TABLE dead_letters DROP CONSTRAINT closed",
+        ),
+        (
+            "ALTER TABLE series ADD CONSTRAINT closed CHECK (false) NOT VALID",
+            "ALTER TABLE series DROP CONSTRAINT closed",
+        ),
+    ],
+)
+def test_when_the_database_is_at_fault_nothing_becomes_a_dead_letter(pool: Engine, change: str, back: str) -> None:
+    rows = [(0, BASE_US + i, BASE_US + i, float(i)) for i in range(40)]
+    letter = DeadLetter("m", -1, b"?", {}, "decode", Reason.NOT_JSON, "told", BASE_US)
+    block = Block([SeriesKey("p", f"fault {change[:30]}", "m")], np.array(rows, POINT), None, [letter])
+    writer = Writer(pool, SeriesCache(pool), Policy(60, 0, 0))
+    with altered(pool, change, back), pytest.raises(MisconfiguredError):
+        writer.write(block)
+    with transaction(pool) as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM points").scalar_one() == 0
+        assert set(connection.exec_driver_sql("SELECT reason FROM dead_letters").scalars()) <= {"not_json"}
+        assert connection.exec_driver_sql("SELECT count(*) FROM series WHERE source = 'good'").scalar_one() == 0
+    written = writer.write(block)
+    assert (written.inserted, written.dead_lettered) == (40, 1)
+    with transaction(pool) as connection:
+        assert totals(connection).unbalanced == 0
+
+
+def test_points_that_come_with_a_dead_letter_that_is_refused_are_not_refused_for_it(pool: Engine) -> None:
+    rows = [(0, BASE_US + i, BASE_US + i, float(i)) for i in range(40)]
+    letter = DeadLetter("poison", -1, b"?", {}, "decode", Reason.NOT_JSON, "told", BASE_US)
+    block = Block([SeriesKey("p", "poisoned", "m")], np.array(rows, POINT), None, [letter])
+    change = "ALTER TABLE dead_letters ADD CONSTRAINT poison CHECK (message_id <> 'poison')"
+    writer = Writer(pool, SeriesCache(pool), Policy(60, 0, 0))
+    with (
+        altered(pool, change, "ALTER TABLE dead_letters DROP CONSTRAINT poison"),
+        pytest.raises(MisconfiguredError, match="dead letters"),
+    ):
+        writer.write(block)
+    assert writer.write(block).inserted == 40
 
 
 def test_a_flood_of_dead_letters_large_and_small_is_kept_once_and_whole(pool: Engine) -> None:

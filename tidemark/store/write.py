@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Engine
 
-from tidemark.errors import RefusedError
+from tidemark.errors import MisconfiguredError, RefusedError
 from tidemark.failpoints import reach
 from tidemark.settings import Values
 from tidemark.store import dead_letters
@@ -26,7 +26,7 @@ from tidemark.store.errors import DRIVER_ERRORS, sqlstate
 from tidemark.store.series import SeriesCache
 from tidemark.wire.block import Block, DeadLetter, Winners, winners
 from tidemark.wire.message import moment
-from tidemark.wire.summary import MICROSECONDS, Points
+from tidemark.wire.summary import MICROSECONDS, POINT, Points
 
 UNIQUE_VIOLATION: Final = "23505"
 SERIES_A_WINDOW: Final = 64
@@ -78,6 +78,9 @@ INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at)
 SELECT %s, to_timestamp(f), to_timestamp(t), s,
        greatest(to_timestamp(t) + %s * interval '1 second', clock_timestamp() + %s * interval '1 second')
 FROM unnest(CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS integer[])) AS m(f, t, s)"""
+
+_GOOD_SERIES: Final = """
+INSERT INTO series (project, source, metric) VALUES ('tidemark', 'good', gen_random_uuid()::text) RETURNING series_id"""
 
 _LEDGER: Final = """
 INSERT INTO ledger (received, inserted, overwritten, ignored, dead_lettered) VALUES (%s, %s, %s, %s, %s)
@@ -157,24 +160,22 @@ class Writer:
 
         Raises:
             UnavailableError: not known to be written; writing it again is harmless.
-            MisconfiguredError: not written; a person has to mend the database.
+            MisconfiguredError: not written, or in part; a person has to mend the database.
         """
         try:
             return self._write(block)
         except RefusedError:
-            if not len(block.points):
-                raise
             return self._without_refused(block)
 
     def _without_refused(self, block: Block) -> Written:
         """Write what can be written of a block that was refused whole, in some transactions.
 
-        A binary search for the first refused point, which stores what lies before it; then the rest, whose next trial
+        The dead letters that came with it first. Then a binary search for the first refused point, which stores what lies before it; then the rest, whose next trial
         is the smaller the closer together refused points lie. One bad point of n costs about log2(n) + 3 writes, n bad
         ones little more than n.
         """
-        written: list[Written] = []
-        letters = list(block.dead_letters)
+        written = [self._write_letters(block.dead_letters)]
+        letters: list[DeadLetter] = []
         begin, end = 0, len(block.points)
         refused_to = end  # the points from `begin` to here were refused together; `begin`: nothing is known
         stride = end
@@ -187,15 +188,17 @@ class Writer:
             except RefusedError as refused:
                 refused_to = to
                 if to - begin == 1:
-                    letters = [*letters, dead_letters.of_refused(part, refused)]
+                    letter = dead_letters.of_refused(part, refused)
+                    if not letters:
+                        self._try_good(part, letter)
+                    letters = [*letters, letter]
                     begin = to
                     stride = max(1, stride // 2)
             else:
                 letters = []
                 begin = to
                 stride = stride if known else 2 * stride
-        if letters:
-            written.append(self._write(replace(block.take(np.arange(0)), dead_letters=letters)))
+        written.append(self._write_letters(letters))
         return Written(
             np.concatenate([part.points for part in written]),
             sum(part.inserted for part in written),
@@ -203,6 +206,46 @@ class Writer:
             sum(part.ignored for part in written),
             [letter for part in written for letter in part.dead_letters],
         )
+
+    def _write_letters(self, letters: list[DeadLetter]) -> Written:
+        """Write dead letters alone.
+
+        Raises:
+            MisconfiguredError: they are refused, and there is nothing else that could be done with them.
+        """
+        none = Block([], np.zeros(0, POINT), None, letters)
+        if not letters:
+            return Written(none.points, 0, 0, 0, [])
+        try:
+            return self._write(none)
+        except RefusedError as refused:
+            raise MisconfiguredError(
+                f"{refused} These are dead letters: without them nothing is acknowledged."
+            ) from None
+
+    def _try_good(self, like: Block, letter: DeadLetter) -> None:
+        """Try what was refused with a point that is known to be good, of the same time, and roll it back.
+
+        Raises:
+            MisconfiguredError: it is refused as well, so the data is not at fault.
+        """
+        point = like.points[:1].copy()
+        point["value"] = 1
+        try:
+            with transaction(self.pool) as connection:
+                point["series_id"] = connection.exec_driver_sql(_GOOD_SERIES).scalar_one()
+                won = Winners(point, [b'{"good":true}'], np.zeros(1, np.intp), tied=False)
+                for _ in range(2):  # copied in, and then merged
+                    _put_points(connection, won, Habit())
+                self._put_marks(connection, point)
+                dead_letters.put(connection, [letter])
+                connection.exec_driver_sql(_LEDGER, (2, 1, 0, 0, 1, None))
+                connection.get_transaction().rollback()  # type: ignore[union-attr]  # there is one
+        except RefusedError as refused:
+            raise MisconfiguredError(
+                f"{refused} So it does with a point that is known to be good: mend the database; nothing becomes a dead"
+                " letter meanwhile."
+            ) from None
 
     def _write(self, block: Block) -> Written:
         while True:
@@ -220,7 +263,7 @@ class Writer:
         with transaction(self.pool) as connection:
             if self.series.generation != generation:
                 raise _StaleSeriesError
-            inserted, overwritten = self._put_points(connection, won) if len(won.points) else (0, 0)
+            inserted, overwritten = _put_points(connection, won, self.habit) if len(won.points) else (0, 0)
             self._put_marks(connection, won.points)
             dead_letters.put(connection, block.dead_letters)
             ignored = len(block.points) - inserted - overwritten
@@ -234,32 +277,6 @@ class Writer:
         reach("raw.committed")
         return Written(won.points, inserted, overwritten, ignored, block.dead_letters)
 
-    def _put_points(self, connection: Connection, won: Winners) -> tuple[int, int]:
-        """Insert or merge; returns how many points were inserted and overwritten.
-
-        Rows are locked in the order of their key, by one statement: so writers never wait for each other crosswise.
-        What an attempt has locked before it failed, its savepoint lets go.
-        """
-        if not won.tied and not self.habit.merges() and _copied(connection, won.points, won.attributes):
-            self.habit.saw(conflict=False)
-            return len(won.points), 0
-        connection.exec_driver_sql(_STAGE)
-        places = f"staged_points (place, {POINT_COLUMNS})"
-        copy_in(connection, places, points_to_copy(won.points, won.attributes, places=True))
-        if won.tied:
-            inserted, overwritten = connection.exec_driver_sql(_MERGE_TIED).one()
-            return inserted, overwritten
-        stored, greater = _stored(connection, won.points)
-        self.habit.saw(conflict=len(stored) > 0)
-        if not greater:
-            fresh = np.ones(len(won.points), bool)
-            fresh[stored] = False
-            texts = won.attributes and [won.attributes[i] for i in np.flatnonzero(fresh).tolist()]
-            if _copied(connection, won.points[fresh], texts):
-                return int(np.count_nonzero(fresh)), 0
-        inserted, overwritten = connection.exec_driver_sql(_MERGE_STAGED).one()
-        return inserted, overwritten
-
     def _put_marks(self, connection: Connection, points: Points) -> None:
         if len(points):
             past = time.time() - self.policy.horizon_s
@@ -268,6 +285,33 @@ class Writer:
                 _MARK,
                 (self.policy.base_s, self.policy.horizon_s, self.policy.debounce_s, starts, ends, series),
             )
+
+
+def _put_points(connection: Connection, won: Winners, habit: Habit) -> tuple[int, int]:
+    """Insert or merge; returns how many points were inserted and overwritten.
+
+    Rows are locked in the order of their key, by one statement: so writers never wait for each other crosswise.
+    What an attempt has locked before it failed, its savepoint lets go.
+    """
+    if not won.tied and not habit.merges() and _copied(connection, won.points, won.attributes):
+        habit.saw(conflict=False)
+        return len(won.points), 0
+    connection.exec_driver_sql(_STAGE)
+    places = f"staged_points (place, {POINT_COLUMNS})"
+    copy_in(connection, places, points_to_copy(won.points, won.attributes, places=True))
+    if won.tied:
+        inserted, overwritten = connection.exec_driver_sql(_MERGE_TIED).one()
+        return inserted, overwritten
+    stored, greater = _stored(connection, won.points)
+    habit.saw(conflict=len(stored) > 0)
+    if not greater:
+        fresh = np.ones(len(won.points), bool)
+        fresh[stored] = False
+        texts = won.attributes and [won.attributes[i] for i in np.flatnonzero(fresh).tolist()]
+        if _copied(connection, won.points[fresh], texts):
+            return int(np.count_nonzero(fresh)), 0
+    inserted, overwritten = connection.exec_driver_sql(_MERGE_STAGED).one()
+    return inserted, overwritten
 
 
 def marks(points: Points, base_s: int, past_s: float) -> tuple[list[int], list[int], list[int | None]]:
