@@ -182,6 +182,32 @@ def newer_schema(site: Site, _: pytest.MonkeyPatch) -> None:
     site.sql("UPDATE alembic_version SET version_num = '9999'", database="newer")
 
 
+def latin1(site: Site, _: pytest.MonkeyPatch) -> None:
+    site.sql(
+        "DROP DATABASE IF EXISTS latin1",
+        "CREATE DATABASE latin1 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",
+    )
+    site.more["database_url"] = site.url(database="latin1")
+
+
+def no_schema(site: Site, _: pytest.MonkeyPatch) -> None:
+    site.sql(
+        "DO $$ BEGIN CREATE ROLE lost LOGIN SUPERUSER PASSWORD 'l'; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+        "ALTER ROLE lost SET search_path = ''",
+    )
+    site.more["database_url"] = site.url(username="lost", password="l")
+
+
+def another_program(site: Site, _: pytest.MonkeyPatch) -> None:
+    site.sql("DROP DATABASE IF EXISTS another", "CREATE DATABASE another")
+    site.sql(
+        "CREATE TABLE alembic_version (version_num text)",
+        "INSERT INTO alembic_version VALUES ('3f2a'), ('77bc')",
+        database="another",
+    )
+    site.more["database_url"] = site.url(database="another")
+
+
 def few_privileges(site: Site, _: pytest.MonkeyPatch) -> None:
     site.sql(
         "DO $$ BEGIN CREATE ROLE reader LOGIN PASSWORD 'r'; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
@@ -260,7 +286,10 @@ FAULTS: dict[str, tuple[Fault, str, str, str, str]] = {
     "no database": (no_database, "fail", "database", "none", "create the database"),
     "no such user": (no_user, "fail", "database", "nobody", "correct the user"),
     "an empty database": (not_migrated, "fail", "schema", "empty", "tidemark migrate"),
-    "a newer schema": (newer_schema, "fail", "schema", "9999", "install that version"),
+    "a newer schema": (newer_schema, "fail", "database", "9999", "install that version"),
+    "LATIN1": (latin1, "fail", "database", "LATIN1", "ENCODING 'UTF8'"),
+    "no schema": (no_schema, "fail", "database", "search_path", "ALTER ROLE"),
+    "another program's migrations": (another_program, "fail", "database", "another program", "of its own"),
     "few privileges": (few_privileges, "fail", "privileges", "INSERT on points", "GRANT"),
     "a read-only user": (read_only, "fail", "database", "read-only", "primary"),
     "too many workers": (too_many_workers, "fail", "connections", "2400", "--max_num_workers"),

@@ -7,11 +7,11 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from tidemark.errors import MisconfiguredError
 from tidemark.store.connection import make_engine, transaction
+from tidemark.store.ground import faults, revision
 
 _LOCK: Final = 0x7469_6465  # "tide"
 _SCRIPTS: Final = Path(__file__).with_name("migrations")
@@ -43,7 +43,9 @@ def migrate(database_url: str) -> tuple[str | None, str]:
     try:
         with transaction(pool) as connection:
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
-            before = MigrationContext.configure(connection).get_current_revision()
+            for fault, remedy in faults(connection, revisions(), to_create=True):
+                raise MisconfiguredError(f"Nothing was migrated: {fault}; {remedy}.")
+            before = revision(connection)
             config = Config()
             config.set_main_option("script_location", str(_SCRIPTS))
             config.set_main_option("path_separator", "os")

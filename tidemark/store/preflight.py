@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
 from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError, UsageError
@@ -14,6 +13,7 @@ from tidemark.findings import Finding, passed, refused, warned
 from tidemark.settings import Values
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.errors import DRIVER_ERRORS, sqlstate, translate
+from tidemark.store.ground import faults, revision
 from tidemark.store.identity import identity
 from tidemark.store.location import database_url
 from tidemark.store.migrate import newest, revisions
@@ -69,10 +69,13 @@ def database(values: Values, workers: int, processes: int) -> Iterator[Finding]:
             return
         with transaction(pool) as connection:
             yield from _server(connection)
-            revision = MigrationContext.configure(connection).get_current_revision()
-            yield _schema(revision)
-            if revision is not None:
-                yield from _privileges(connection)
+            found = [refused("database", *fault) for fault in faults(connection, revisions(), to_create=False)]
+            yield from found
+            if not found:
+                at = revision(connection)
+                yield _schema(at)
+                if at is not None:
+                    yield from _privileges(connection)
             yield _budget(connection, workers, processes, values.database_pool_size)
     finally:
         pool.dispose()
@@ -131,17 +134,13 @@ def _server(connection: Connection) -> Iterator[Finding]:
         )
 
 
-def _schema(revision: str | None) -> Finding:
+def _schema(at: str | None) -> Finding:
     wanted = newest()
-    if revision == wanted:
-        return passed("schema", f"revision {revision}")
-    if revision is None:
+    if at == wanted:
+        return passed("schema", f"revision {at}")
+    if at is None:
         return refused("schema", "the database is empty", "run `tidemark migrate`")
-    if revision in revisions():
-        return refused("schema", f"revision {revision} and must be {wanted}", "run `tidemark migrate`")
-    return refused(
-        "schema", f"revision {revision} is newer than this version knows", "install that version of Tidemark"
-    )
+    return refused("schema", f"revision {at} and must be {wanted}", "run `tidemark migrate`")
 
 
 def _privileges(connection: Connection) -> Iterator[Finding]:
