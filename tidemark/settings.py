@@ -79,6 +79,7 @@ class Setting:
         Raises:
             UsageError: it names this option and says what it needs.
         """
+        text = text.strip()  # a line feed at the end of what comes from a file or a secret
         shown = "the value given" if self.secret else repr(text)
         if self.pattern is not None and not re.fullmatch(self.pattern, text):
             raise UsageError(f"--{self.name} needs {self.shape}, not {shown}.")
@@ -104,7 +105,7 @@ DATABASE_URL = Setting(
     None,
     "PostgreSQL (TimescaleDB when it has the extension) that keeps the raw points: postgresql://user:password@host:port/name. "
     "On remote runners give --database_secret instead.",
-    pattern=r"postgres(ql)?://\S+",
+    pattern=r"postgres(ql)?(\+\w+)?://\S+",
     shape="a URL such as postgresql://user:password@host:5432/name",
     secret=True,
 )

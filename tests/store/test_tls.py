@@ -114,7 +114,7 @@ def test_another_host_name_is_refused(server: tuple[Postgres, Path]) -> None:
 @pytest.mark.parametrize(
     ("parameters", "text"),
     [
-        ("sslmode=allow", "sslmode is one of"),
+        ("sslmode=always", "sslmode is one of"),
         ("sslmode=verify-full&sslrootcert=/nowhere.pem", "cannot be used"),
         ("sslmod=require", "unknown parameter 'sslmod'"),
     ],

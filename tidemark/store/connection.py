@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,20 +11,19 @@ from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 import sqlalchemy
-from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy import Connection, Engine, event
 
-from tidemark.errors import TidemarkError, UsageError
+from tidemark.errors import TidemarkError
 from tidemark.logs import log
 from tidemark.store import session
 from tidemark.store.errors import DRIVER_ERRORS, NO_PRIMARY, sqlstate, survives, translate
+from tidemark.store.url import Address, read_url
 
 CONNECT_TIMEOUT_S: Final = 10
 STATEMENT_TIMEOUT_S: Final = 60
 ANSWER_GRACE_S: Final = 10
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 """A peer that is gone is noticed within about 30 s."""
-_TLS_MODES: Final = ("disable", "prefer", "require", "verify-ca", "verify-full")
-_URL_PARAMETERS: Final = {"application_name", "host", "sslcert", "sslkey", "sslmode", "sslrootcert"}
 _UNHEARD: Final = "tidemark_unheard"
 _NOT_STATED_SO: Final = ("08P01", "22023", "42501", "42704")
 """A pooler, or a server that is not quite PostgreSQL, does not take one of the settings with which a connection is made."""
@@ -45,8 +43,7 @@ def make_engine(
     """A pool.
 
     Args:
-        database_url: postgresql://user:password@host:port/name, with libpq's `sslmode`, `sslrootcert`, `sslcert`,
-            `sslkey`, `host` (the directory of a Unix socket) and `application_name` after a question mark.
+        database_url: As `tidemark.store.url` reads it.
         pool_size: Most connections.
         statement_timeout_s: Bounds each statement on the server.
         connect_timeout_s: Bounds the connecting.
@@ -57,8 +54,8 @@ def make_engine(
     Raises:
         UsageError: the URL cannot be read.
     """
-    url, arguments = _read_url(database_url)
     stated = session.startup(statement_timeout_s)
+    address = read_url(database_url)
     common = {
         "application_name": "tidemark",
         "timeout": connect_timeout_s,
@@ -66,12 +63,12 @@ def make_engine(
         "startup_params": stated,
     }
     made = sqlalchemy.create_engine(
-        url,
+        address.url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=statement_timeout_s,
         pool_use_lifo=True,
-        connect_args=common | arguments,
+        connect_args=_arguments(common, address),
     )
 
     def connected(connection: Any, record: Any) -> None:
@@ -87,6 +84,12 @@ def make_engine(
         event.listen(made, "checkout", renewal.checked_out)
         _renewals[made] = renewal
     return made
+
+
+def _arguments(common: Mapping[str, Any], address: Address) -> dict[str, Any]:
+    """What the driver is given; what the URL's `options` set stands behind what is always stated."""
+    stated = {**address.settings, **common["startup_params"]}
+    return {**common, **address.arguments, "startup_params": stated}
 
 
 def _do_connect(dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> Any:
@@ -159,14 +162,14 @@ class _Renewal:
             if time.monotonic() >= self._looked + RENEW_S:
                 try:
                     text = self._renewed_url()
-                    url, arguments = _read_url(text)
+                    address = read_url(text)
                 except TidemarkError as error:
                     log.warning("%s The database URL that was read before is used.", error)
                 else:
                     if text != self._url:
-                        _, parameters = dialect.create_connect_args(url)
+                        _, parameters = dialect.create_connect_args(address.url)
                         self._url = text
-                        self._found = _Way(self._found.number + 1, {**parameters, **self._common, **arguments})
+                        self._found = _Way(self._found.number + 1, {**parameters, **_arguments(self._common, address)})
                 finally:
                     self._looked = time.monotonic()
             return self._found
@@ -181,54 +184,6 @@ def _set_up_socket(usock: Any, timeout_s: float) -> None:
     for name, value in _KEEPALIVE.items():
         if hasattr(socket, name):
             usock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _read_url(database_url: str) -> tuple[URL, dict[str, Any]]:
-    try:
-        url = sqlalchemy.make_url(database_url)
-    except (sqlalchemy.exc.ArgumentError, ValueError):  # the second for a port that is no number
-        raise UsageError(
-            "--database_url cannot be read; it looks like postgresql://user:password@host:5432/name."
-        ) from None
-    given = {name: value if isinstance(value, str) else value[-1] for name, value in url.query.items()}
-    unknown = sorted(given.keys() - _URL_PARAMETERS)
-    if unknown:
-        known = ", ".join(sorted(_URL_PARAMETERS))
-        raise UsageError(f"--database_url has an unknown parameter {unknown[0]!r}; known are {known}.")
-    arguments: dict[str, Any] = {"ssl_context": tls_context(given)}
-    if "application_name" in given:
-        arguments["application_name"] = given["application_name"]
-    if given.get("host", "").startswith("/"):
-        arguments["unix_sock"] = f"{given['host']}/.s.PGSQL.{url.port or 5432}"
-    elif "host" in given:
-        url = url.set(host=given["host"])
-    return url.set(drivername="postgresql+pg8000", query={}), arguments
-
-
-def tls_context(given: Mapping[str, str]) -> ssl.SSLContext | bool | None:
-    """The TLS that libpq's parameters ask for, as pg8000 takes it: False is none, None is as the server likes.
-
-    Raises:
-        UsageError: an unknown mode, or a file that cannot be read.
-    """
-    mode = given.get("sslmode", "prefer")
-    if mode not in _TLS_MODES:
-        raise UsageError(f"--database_url: sslmode is one of {', '.join(_TLS_MODES)}, not {mode!r}.")
-    if mode in ("disable", "prefer"):
-        return None if mode == "prefer" else False
-    try:
-        context = ssl.create_default_context(cafile=given.get("sslrootcert"))
-        if "sslcert" in given:
-            context.load_cert_chain(given["sslcert"], given.get("sslkey"))
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(
-            f"--database_url: sslrootcert, sslcert or sslkey cannot be used: {error.strerror or error}."
-        ) from None
-    context.check_hostname = mode == "verify-full"
-    # as libpq does: `require` verifies where it was given something to verify by
-    verify = mode != "require" or "sslrootcert" in given
-    context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
-    return context
 
 
 @contextmanager
