@@ -10,7 +10,7 @@ import apache_beam as beam
 import grpc
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from google.pubsub_v1 import PublisherClient, SubscriberClient
+from google.pubsub_v1 import AcknowledgeRequest, PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
@@ -182,3 +182,27 @@ def test_a_bundle_that_waits_for_its_database_keeps_its_messages(
         READING.draining.clear()
     assert not running.is_alive()
     assert stats().nacked == 0
+
+
+@pytest.mark.parametrize("length", [20, 200, 220, 400, 1000, 100_000])
+def test_requests_are_cut_by_ids_and_by_bytes(length: int) -> None:
+    ids = [f"{i}".rjust(length, "x") for i in range(6000)] if length < 10_000 else ["x" * length] * 20
+    cut = list(module.requests(ids))
+    assert [one for some in cut for one in some] == ids
+    assert max(map(len, cut)) <= module.IDS_A_REQUEST
+    sizes = [AcknowledgeRequest.pb()(subscription="s" * 300, ack_ids=some).ByteSize() for some in cut]
+    assert max(sizes) < 512 << 10
+
+
+def test_long_ids_are_acknowledged_and_extended(
+    puller: Puller, stats: Callable[[], Stats], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = ["x" * 300] * 3000
+    puller.acknowledge(long)
+    monkeypatch.setattr(module, "BYTES_A_REQUEST", 10 << 20)  # as if the limit were another one than is known
+    puller.acknowledge(long)
+    assert caplog.records == []
+    pulled = puller.take(10)
+    assert pulled is not None
+    puller.acknowledge([*long, *pulled.ack_ids])
+    wait(lambda: stats().acked == len(pulled.ack_ids))

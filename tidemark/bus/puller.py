@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,7 +32,10 @@ LONGEST_DONE_S: Final = 3600
 EXTEND_AHEAD_S: Final = 6
 KEEPER_TICK_S: Final = 2
 IDS_A_REQUEST: Final = 2500
-"""Acknowledgement ids are up to about 200 bytes, a request up to 512 KiB."""
+BYTES_A_REQUEST: Final = 480_000
+"""Pub/Sub takes 512 KiB; acknowledgement ids are about 200 bytes, and nobody says how long they may be."""
+HALVINGS: Final = 5
+"""Of a request that Pub/Sub takes for wrong: one id of it may be, and the others have to get through."""
 PULL_MESSAGES: Final = 1000
 _RPC_TIMEOUT_S: Final = 30
 
@@ -159,9 +162,8 @@ class Puller:
 
     def acknowledge(self, ack_ids: Sequence[str]) -> None:
         """Acknowledge; what Pub/Sub does not hear of is delivered again, which is harmless."""
-        for start in range(0, len(ack_ids), IDS_A_REQUEST):
-            some = list(ack_ids[start : start + IDS_A_REQUEST])
-            self._tell(self._ack, _ACK(subscription=self.subscription, ack_ids=some))
+        for some in requests(ack_ids):
+            self._tell(self._ack, lambda ids: _ACK(subscription=self.subscription, ack_ids=ids), some)
         self._let_go(ack_ids)
 
     def done(self, ack_ids: Sequence[str]) -> None:
@@ -286,22 +288,27 @@ class Puller:
 
     def _modify_deadline(self, ack_ids: Sequence[str], seconds: int) -> bool:
         done = True
-        for start in range(0, len(ack_ids), IDS_A_REQUEST):
-            request = _MODIFY(
-                subscription=self.subscription,
-                ack_ids=list(ack_ids[start : start + IDS_A_REQUEST]),
-                ack_deadline_seconds=seconds,
+        for some in requests(ack_ids):
+            done &= self._tell(
+                self._modify,
+                lambda ids: _MODIFY(subscription=self.subscription, ack_ids=ids, ack_deadline_seconds=seconds),
+                some,
             )
-            done &= self._tell(self._modify, request)
         return done
 
-    def _tell(self, call: Callable[..., Any], request: Any) -> bool:
-        """Call, a few times if need be; False when Pub/Sub did not hear it. It then delivers again."""
-        wait = FIRST_WAIT_S
+    def _tell(
+        self, call: Callable[..., Any], made: Callable[[list[str]], Any], ack_ids: list[str], halvings: int = HALVINGS
+    ) -> bool:
+        """Call, a few times if need be; False when Pub/Sub did not hear it of all. It then delivers again."""
+        request, wait = made(ack_ids), FIRST_WAIT_S
         for attempt in range(4):
             try:
                 call(request, timeout=_RPC_TIMEOUT_S)
             except grpc.RpcError as error:
+                if error.code() is grpc.StatusCode.INVALID_ARGUMENT and halvings and len(ack_ids) > 1:
+                    half = len(ack_ids) // 2
+                    parts = (ack_ids[:half], ack_ids[half:])
+                    return sum(self._tell(call, made, part, halvings - 1) for part in parts) == len(parts)
                 if error.code() not in _TRANSIENT or attempt == 3:
                     log.warning("%s The messages will be delivered again.", translate(error, self.subscription))
                     return False
@@ -310,3 +317,18 @@ class Puller:
             else:
                 return True
         return False
+
+
+def requests(ack_ids: Sequence[str]) -> Iterator[list[str]]:
+    """Cut ids into lists that fit into a request each."""
+    some: list[str] = []
+    size = 0
+    for ack_id in ack_ids:
+        own = len(ack_id) + 5  # with a tag and a length
+        if some and (len(some) == IDS_A_REQUEST or size + own > BYTES_A_REQUEST):
+            yield some
+            some, size = [], 0
+        some.append(ack_id)
+        size += own
+    if some:
+        yield some
