@@ -65,7 +65,7 @@ def main() -> int:
         server = BigQuery(Path(state), "tidemark-local")
         server.start()
         try:
-            ensure(rest(DATASET, f"http://127.0.0.1:{server.ports()[0]}"), DATASET)
+            ensure(rest(DATASET, f"http://127.0.0.1:{server.ports()[0]}"), DATASET, "US")
             writer = RollupWriter(DATASET, f"127.0.0.1:{server.ports()[1]}", deadline_s=120)
             writer.append(some[:10], names[:10], "settled")
             for size in (5000, 500):

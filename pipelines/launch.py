@@ -59,7 +59,7 @@ def run(start: Callable[[], Any], options: PipelineOptions, values: Values) -> i
         if failed(findings):
             raise MisconfiguredError("The preflight failed, so no job was submitted: see the lines marked FAIL.")
         client = rest(values.rollup_dataset)
-        ensure(client, values.rollup_dataset)
+        ensure(client, values.rollup_dataset, values.rollup_location)
         claim(client, values.rollup_dataset, Store.of(values).identity())
         resources.close()
     event("submitted", job=flink_submission.submit(start, options) if flink.chosen(options) else _job_id(start()))

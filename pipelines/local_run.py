@@ -166,7 +166,7 @@ def _check(store: Store, values: Values, stopping: threading.Event) -> None:
 
     def tables() -> None:
         client = rest(values.rollup_dataset)
-        ensure(client, values.rollup_dataset)
+        ensure(client, values.rollup_dataset, values.rollup_location)
         claim(client, values.rollup_dataset, store.identity())
 
     try:

@@ -125,6 +125,15 @@ ROLLUP_DATASET = Setting(
     pattern=r"[a-z][a-z0-9.:-]{0,61}[a-z0-9]\.[A-Za-z0-9_]{1,1024}",
     shape="gcp_project.dataset",
 )
+ROLLUP_LOCATION = Setting(
+    "rollup_location",
+    str,
+    None,
+    "Where the dataset is made when it is missing, as BigQuery calls it: EU, US, europe-west1, …. Without it a missing "
+    "dataset is refused: it cannot be moved later.",
+    pattern=r"[A-Za-z]+(-[a-z]+[0-9]+)?",
+    shape="a location of BigQuery, such as EU or europe-west1",
+)
 STORAGE_ENDPOINT = Setting(
     "bigquery_storage_endpoint",
     str,
@@ -165,7 +174,7 @@ DATABASE_TIMEOUT_S = Setting(
 )
 
 STORE = (DATABASE_URL, DATABASE_SECRET, POOL_SIZE, DATABASE_TIMEOUT_S)
-WAREHOUSE = (ROLLUP_DATASET, STORAGE_ENDPOINT)
+WAREHOUSE = (ROLLUP_DATASET, ROLLUP_LOCATION, STORAGE_ENDPOINT)
 
 SUBSCRIPTION = Setting(
     "subscription",
@@ -313,7 +322,7 @@ INGEST = (
     ),
     *LIMITS,
 )
-VERIFY = (*STORE, *WAREHOUSE, TIERS_S, HORIZON_S, QUANTILES)
+VERIFY = (*STORE, ROLLUP_DATASET, STORAGE_ENDPOINT, TIERS_S, HORIZON_S, QUANTILES)
 MAINTAIN = (*STORE, TIERS_S, HORIZON_S, DEBOUNCE_S, RETENTION_DAYS, COMPRESS_AFTER_DAYS, DEAD_LETTER_DAYS)
 DELETE = (*STORE, TIERS_S)
 SOURCES = STORE

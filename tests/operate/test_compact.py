@@ -43,7 +43,7 @@ def client(server: BigQuery, monkeypatch: pytest.MonkeyPatch) -> bigquery.Client
     address = f"http://127.0.0.1:{server.ports()[0]}"
     monkeypatch.setenv("BIGQUERY_EMULATOR_HOST", address)
     made = rest(DATASET, address)
-    ensure(made, DATASET)
+    ensure(made, DATASET, "US")
     made.query_and_wait(f"DELETE FROM `{DATASET}.{TABLE}` WHERE TRUE")
     return made
 

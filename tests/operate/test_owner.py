@@ -183,7 +183,7 @@ def test_names_fit_into_labels_and_a_missing_table_is_nobodys(environment: dict[
     assert owner.check(client, "tidemark-local.fresh", OTHER) is False
     with pytest.raises(MisconfiguredError):
         owner.claim(client, "tidemark-local.fresh", OTHER)
-    ensure(client, "tidemark-local.fresh")
+    ensure(client, "tidemark-local.fresh", "US")
     owner.claim(client, "tidemark-local.fresh", StoreIdentity("1" * 32, "Übung, 2 " + "x" * 100))
     label = client.get_table("tidemark-local.fresh.rollups").labels["tidemark_database"]
     assert re.fullmatch("[a-z0-9_-]{1,63}", label)

@@ -266,7 +266,7 @@ def other_type(site: Site, _: pytest.MonkeyPatch) -> None:
 
 def view_is_a_table(site: Site, _: pytest.MonkeyPatch) -> None:
     with other_dataset(site, "views") as (client, dataset):
-        ensure(client, dataset)
+        ensure(client, dataset, "US")
         client.delete_table(f"{dataset}.rollups_latest")
         client.create_table(bigquery.Table(f"{dataset}.rollups_latest", schema=SCHEMA))
 

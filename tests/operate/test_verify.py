@@ -103,7 +103,7 @@ def product(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Product]:
     made.damage("TRUNCATE points, rollups, marks, ledger")
     client = rest(DATASET)
     client.delete_dataset(DATASET, delete_contents=True, not_found_ok=True)
-    ensure(client, DATASET)
+    ensure(client, DATASET, "US")
     made.write(0, 300)
     made.settle()
     yield made

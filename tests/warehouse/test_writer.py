@@ -55,7 +55,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BigQuery]:
 @pytest.fixture(scope="module")
 def client(server: BigQuery) -> bigquery.Client:
     made = rest(DATASET, f"http://127.0.0.1:{server.ports()[0]}")
-    ensure(made, DATASET)
+    ensure(made, DATASET, "US")
     return made
 
 
@@ -91,14 +91,14 @@ def test_many_threads_share_a_few_streams_and_lose_nothing(server: BigQuery, cli
 
 
 def test_making_the_tables_again_changes_nothing_and_a_wrong_table_is_named(client: bigquery.Client) -> None:
-    ensure(client, DATASET)
+    ensure(client, DATASET, "US")
     other = DATASET + "_wrong"
     client.create_dataset(other)
     client.create_table(
         bigquery.Table(f"{other}.{TABLE}", schema=[bigquery.SchemaField("tier_s", "STRING")]), timeout=20
     )
     with pytest.raises(MisconfiguredError, match="column tier_s is STRING and must be INTEGER"):
-        ensure(client, other)
+        ensure(client, other, "US")
 
 
 def test_a_missing_table_waits_for_a_person(server: BigQuery, client: bigquery.Client) -> None:

@@ -207,4 +207,4 @@ class Stack:
         from tidemark.warehouse.clients import rest  # noqa: PLC0415  # seconds to import
         from tidemark.warehouse.tables import ensure  # noqa: PLC0415
 
-        ensure(rest(DATASET, f"http://127.0.0.1:{self.bigquery.ports()[0]}"), DATASET)
+        ensure(rest(DATASET, f"http://127.0.0.1:{self.bigquery.ports()[0]}"), DATASET, "US")

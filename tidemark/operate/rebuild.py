@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         rebuild = Rebuild(pool, values.tiers_s, start, end, arguments.series_project)
         if values.rollup_dataset:
-            _own(pool, values.rollup_dataset)
+            _own(pool, values.rollup_dataset, values.rollup_location)
         hidden = rebuild.hide(_only_in_warehouse(values.rollup_dataset, rebuild)) if values.rollup_dataset else 0
         marks = rebuild.mark()
     finally:
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _own(pool: Engine, dataset: str) -> None:
+def _own(pool: Engine, dataset: str, location: str | None) -> None:
     """Make what is missing in the dataset; one of another database's is refused before anything is hidden."""
     from tidemark.warehouse.clients import rest  # noqa: PLC0415  # seconds to import
     from tidemark.warehouse.owner import claim  # noqa: PLC0415
@@ -66,7 +66,7 @@ def _own(pool: Engine, dataset: str) -> None:
     with single_statement(pool) as connection:
         store = identity(connection)
     client = rest(dataset)
-    ensure(client, dataset)
+    ensure(client, dataset, location)
     claim(client, dataset, store)
 
 

@@ -68,25 +68,26 @@ QUALIFY ROW_NUMBER() OVER (
 ) = 1 AND count > 0"""
 
 
-def ensure(client: bigquery.Client, dataset: str) -> None:
+def ensure(client: bigquery.Client, dataset: str, location: str | None) -> None:
     """Make the dataset, the table and the view where they are missing; add columns that are missing.
 
-    Safe to repeat, and for two to do at once.
+    Safe to repeat, and for two to do at once. Where all is there, rights on the dataset are enough.
 
     Args:
         client: Of the dataset's project.
         dataset: gcp_project.dataset.
+        location: Where a missing dataset is made, as BigQuery calls it; None: it is not made.
 
     Raises:
-        MisconfiguredError: a column has another type, or the table other partitions or clusters; or a grant is missing.
+        MisconfiguredError: a column has another type, or the table other partitions or clusters; the dataset is missing,
+            or a grant.
         UnavailableError: BigQuery does not answer.
     """
     try:
-        client.create_dataset(dataset, exists_ok=True, retry=RETRY, timeout=REQUEST_S)
         try:
             table = client.get_table(f"{dataset}.{TABLE}", retry=RETRY, timeout=REQUEST_S)
         except NotFound:
-            table = client.create_table(_table(dataset), exists_ok=True, retry=RETRY, timeout=REQUEST_S)
+            table = _create(client, dataset, location)
         missing = check(table)
         if missing:
             nullable = [
@@ -94,9 +95,30 @@ def ensure(client: bigquery.Client, dataset: str) -> None:
             ]
             table.schema = [*table.schema, *nullable]
             client.update_table(table, ["schema"], retry=RETRY, timeout=REQUEST_S)
-        _ensure_view(client, dataset)
+        _ensure_view(client, dataset, {field.name for field in table.schema})
     except (GoogleAPICallError, RetryError, RequestException, GoogleAuthError) as error:
         raise translate(error) from error
+
+
+def _create(client: bigquery.Client, dataset: str, location: str | None) -> bigquery.Table:
+    """Make the table, and the dataset where that is missing; what is new in the dataset may expire, the table may not."""
+    try:
+        client.get_dataset(dataset, retry=RETRY, timeout=REQUEST_S)
+    except NotFound:
+        if location is None:
+            raise MisconfiguredError(
+                f"The dataset {dataset} does not exist: bq mk --dataset --location=… {dataset.replace('.', ':')}, or say by "
+                "--rollup_location where it is to be made."
+            ) from None
+        made = bigquery.Dataset(dataset)
+        made.location = location
+        client.create_dataset(made, exists_ok=True, retry=RETRY, timeout=REQUEST_S)
+    table = client.create_table(_table(dataset), exists_ok=True, retry=RETRY, timeout=REQUEST_S)
+    if table.expires is not None or (table.time_partitioning and table.time_partitioning.expiration_ms is not None):
+        table.expires = None
+        table.time_partitioning = _table(dataset).time_partitioning
+        table = client.update_table(table, ["expires", "time_partitioning"], retry=RETRY, timeout=REQUEST_S)
+    return table
 
 
 def translate(error: Exception) -> TidemarkError:
@@ -136,7 +158,7 @@ def check(table: bigquery.Table) -> list[bigquery.SchemaField]:
         The columns that are missing.
 
     Raises:
-        MisconfiguredError: a column has another type, or the table other partitions or clusters.
+        MisconfiguredError: a column has another type, or the table other partitions or clusters, or wants a filter.
     """
     name = f"{table.project}.{table.dataset_id}.{table.table_id}"
     there = {field.name: field for field in table.schema}
@@ -159,10 +181,16 @@ def check(table: bigquery.Table) -> list[bigquery.SchemaField]:
         raise MisconfiguredError(
             f"Table {name} must be clustered by {', '.join(CLUSTERING)}; alter it, or rename it away."
         )
+    if table.require_partition_filter:
+        raise MisconfiguredError(
+            f"Table {name} requires a filter on window_start, and {VIEW} has none by itself; "
+            f"bq update --norequire_partition_filter {table.project}:{table.dataset_id}.{table.table_id}."
+        )
     return [field for field in SCHEMA if field.name not in there]
 
 
-def _ensure_view(client: bigquery.Client, dataset: str) -> None:
+def _ensure_view(client: bigquery.Client, dataset: str, columns: set[str]) -> None:
+    """Make the view, or make it again: BigQuery goes on to show the columns that the table had when it was made."""
     wanted = view_sql(dataset)
     try:
         view = client.get_table(f"{dataset}.{VIEW}", retry=RETRY, timeout=REQUEST_S)
@@ -174,6 +202,6 @@ def _ensure_view(client: bigquery.Client, dataset: str) -> None:
         except Conflict:
             return  # another program was faster, with the same text
     else:
-        if view.view_query != wanted:
+        if view.view_query != wanted or (view.schema and {field.name for field in view.schema} != columns):
             view.view_query = wanted
             client.update_table(view, ["view_query"], retry=RETRY, timeout=REQUEST_S)
