@@ -75,7 +75,7 @@ def main() -> int:
         try:
             migrate(server.url())
             keeping = Housekeeping(pool)
-            hypertable = keeping.is_hypertable()
+            hypertable = keeping.hypertable() is not None
             for name, noisy in (("quarter_steps", False), ("three_decimals", True)):
                 with transaction(pool) as connection:
                     connection.exec_driver_sql("TRUNCATE points, marks, ledger")

@@ -548,6 +548,9 @@ def test_old_chunks_become_columnar(product: Product, capsys: pytest.CaptureFixt
         "ledger_rows_folded": 0,
         "dead_letters_removed": 0,
         "vacuumed": [],
+        "not_columnar": None,
+        "points_adopted": 0,
+        "failed": {},
     }
     right(product)
 

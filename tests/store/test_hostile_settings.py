@@ -78,7 +78,7 @@ def test_they_are_hostile(server: Postgres) -> None:
     """What a connection that states nothing would get; else the test below could not fail."""
     plain, at = make_engine(server.url(), 1, 60), make_url(server.url())
     for scope in SCOPES:
-        impose(plain, scope)
+        impose(plain, scope, statement_timeout="5000", idle_session_timeout="0")
         raw = pg8000.dbapi.connect(at.username, at.host, at.database, at.port, at.password)
         try:
             raw.autocommit = True

@@ -118,7 +118,12 @@ def check_ledger(connection: Connection, report: Report) -> None:
         report.example(f"{report.ledger_unbalanced} ledger rows do not balance")
     if report.ledger_off_by:
         kept = ledger.inserted - ledger.removed
-        report.example(f"the ledger says {kept} points, the table has {report.points}")
+        by_others = (
+            f": {-report.ledger_off_by} were removed by another than Tidemark (a policy of TimescaleDB, drop_chunks, "
+            "DELETE); end that, then `tidemark maintain --adopt_removed --retention_days=…` accounts for them"
+        )
+        said = f"the ledger says {kept} points, the table has {report.points}"
+        report.example(said + (by_others if report.ledger_off_by < 0 else ""))
 
 
 _UNMARKED: Final = """NOT EXISTS (

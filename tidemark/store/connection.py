@@ -25,7 +25,7 @@ ANSWER_GRACE_S: Final = 10
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 """A peer that is gone is noticed within about 30 s."""
 _UNHEARD: Final = "tidemark_unheard"
-_NOT_STATED_SO: Final = ("08P01", "22023", "42501", "42704")
+_NOT_STATED_SO: Final = ("08P01", "22023", "42501", "42602", "42704")
 """A pooler, or a server that is not quite PostgreSQL, does not take one of the settings with which a connection is made."""
 RENEW_S: Final = 10.0
 """Least time between two looks at a URL that may have changed."""

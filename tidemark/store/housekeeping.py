@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from sqlalchemy import Engine
@@ -19,6 +19,8 @@ from tidemark.errors import UnavailableError
 from tidemark.retry import a_few_times
 from tidemark.store.connection import transaction
 from tidemark.store.errors import DRIVER_ERRORS, translate
+from tidemark.store.hypertable import Chunk, Hypertable, enable_columns, hypertable, swollen
+from tidemark.store.ledger import totals
 from tidemark.store.remove import record_removed
 from tidemark.wire.message import moment_s
 
@@ -55,20 +57,16 @@ WITH gone AS (
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM gone) - (SELECT count(*) FROM folded)"""
+_OLD: Final = """
+SELECT date_bin(interval '1 day', event_time, to_timestamp(0)) FROM points WHERE event_time < to_timestamp(%s) LIMIT 1"""
 _DELETE_OLD: Final = """
 WITH gone AS (
-    DELETE FROM points WHERE (series_id, event_time) IN (
-        SELECT series_id, event_time FROM points WHERE event_time < to_timestamp(%s) LIMIT %s
+    DELETE FROM points WHERE event_time >= {start} AND event_time < {end} AND (series_id, event_time) IN (
+        SELECT series_id, event_time FROM points WHERE event_time >= {start} AND event_time < {end} LIMIT {most:d}
     ) RETURNING 1
 )
 SELECT count(*) FROM gone"""
-_CHUNKS: Final = """
-SELECT quote_ident(chunk_schema) || '.' || quote_ident(chunk_name), is_compressed, range_start, range_end
-FROM timescaledb_information.chunks WHERE hypertable_name = 'points' AND range_end <= to_timestamp(%s)
-ORDER BY range_end"""
-_DROP: Final = (
-    "SELECT drop_chunks('points', newer_than => CAST(%s AS timestamptz), older_than => CAST(%s AS timestamptz))"
-)
+"""With bounds in the text, so that other chunks are left out, and not locked, when the statement is planned."""
 _DEAD: Final = """
 SELECT relname FROM pg_stat_user_tables
 WHERE relname = ANY(CAST(%s AS text[])) AND n_dead_tup > %s AND n_dead_tup > CAST(%s AS float8) * n_live_tup ORDER BY relname"""
@@ -165,24 +163,30 @@ class Housekeeping:
         Raises:
             UnavailableError, MisconfiguredError: what was yielded is gone, the rest is there.
         """
-        for chunk in self._chunks(before_s):
+        table, chunks = self._chunks(before_s)
+        for chunk in chunks:
+            assert table is not None
             with transaction(self.pool) as connection:
                 connection.exec_driver_sql(f"LOCK TABLE {chunk.name} IN ACCESS EXCLUSIVE MODE")
                 points = connection.exec_driver_sql(f"SELECT count(*) FROM {chunk.name}").scalar_one()
-                connection.exec_driver_sql(_DROP, (chunk.start, chunk.end))
+                table.drop(connection, chunk)
                 record_removed(connection, points)
             yield points
         while True:
             with transaction(self.pool) as connection:
-                points = connection.exec_driver_sql(_DELETE_OLD, (before_s, _DELETE_AT_ONCE)).scalar_one()
-                if points:
-                    record_removed(connection, points)
-            if not points:
-                return
+                day = connection.exec_driver_sql(_OLD, (before_s,)).scalar()
+                if day is None:
+                    return
+                end = min(day + timedelta(days=1), moment_s(before_s))
+                sql = _DELETE_OLD.format(start=literal(day), end=literal(end), most=_DELETE_AT_ONCE)
+                points = connection.exec_driver_sql(sql).scalar_one()
+                record_removed(connection, points)
             yield points
 
     def compress(self, before_s: int) -> int:
         """Turn chunks that end before `before_s` columnar, and what late points left beside the columns as well.
+
+        Where there was something beside them, the chunk is then written anew: it gives its bytes back.
 
         Returns:
             How many chunks were not columnar before.
@@ -190,12 +194,47 @@ class Housekeeping:
         Raises:
             UnavailableError, MisconfiguredError: the chunks before this one are done.
         """
+        with transaction(self.pool) as connection:
+            enable_columns(connection)
+        table, chunks = self._chunks(before_s)
+        if table is None or not table.columns:
+            return 0
         done = 0
-        for chunk in self._chunks(before_s):
+        for chunk in chunks:
             with transaction(self.pool) as connection:
-                connection.exec_driver_sql("SELECT compress_chunk(CAST(%s AS regclass), true)", (chunk.name,))
-            done += not chunk.compressed
+                to_shrink = swollen(connection, chunk)
+                table.make_columnar(connection, chunk)
+            done += not chunk.columnar
+            self._shrink(to_shrink)
         return done
+
+    def _shrink(self, tables: list[str]) -> None:
+        """Write tables anew without what is gone from them; who reads or writes this chunk waits meanwhile."""
+        if not tables:
+            return
+        try:
+            with self.pool.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql(f"SET lock_timeout = {round(LOCK_TIMEOUT_S * 1000):d}")
+                try:
+                    for name in tables:
+                        connection.exec_driver_sql(f"VACUUM (FULL, ANALYZE) {name}")
+                finally:
+                    connection.exec_driver_sql("RESET lock_timeout")
+        except DRIVER_ERRORS as error:
+            raise translate(error) from error
+
+    def adopt_removed(self) -> int:
+        """Tell the ledger of points that others removed; returns how many.
+
+        Points and their account are of one snapshot: what is being written or removed meanwhile is in both, or in neither.
+        """
+        with transaction(self.pool, "REPEATABLE READ") as connection:
+            account = totals(connection)
+            there: int = connection.exec_driver_sql("SELECT count(*) FROM points").scalar_one()
+            missing = account.inserted - account.removed - there
+            if missing > 0:
+                record_removed(connection, missing)
+        return max(0, missing)
 
     def fold_ledger(self) -> int:
         """Fold balanced rows of past days into one a day; returns how many rows fewer there are."""
@@ -225,26 +264,17 @@ class Housekeeping:
             raise translate(error) from error
         return names
 
-    def is_hypertable(self) -> bool:
-        """Points are in chunks."""
+    def hypertable(self) -> Hypertable | None:
+        """What the table of points is; None: a plain one."""
         with transaction(self.pool) as connection:
-            if not connection.exec_driver_sql("SELECT 1 FROM pg_extension WHERE extname = 'timescaledb'").scalar():
-                return False
-            return bool(
-                connection.exec_driver_sql(
-                    "SELECT 1 FROM timescaledb_information.hypertables WHERE hypertable_name = 'points'"
-                ).scalar()
-            )
+            return hypertable(connection)
 
-    def _chunks(self, before_s: int) -> list[_Chunk]:
-        if not self.is_hypertable():
-            return []
+    def _chunks(self, before_s: int) -> tuple[Hypertable | None, list[Chunk]]:
         with transaction(self.pool) as connection:
-            return [_Chunk(*row) for row in connection.exec_driver_sql(_CHUNKS, (before_s,)).all()]
+            found = hypertable(connection)
+            return found, [] if found is None else found.chunks(connection, before_s)
 
 
-class _Chunk(NamedTuple):
-    name: str
-    compressed: bool
-    start: datetime
-    end: datetime
+def literal(at: datetime) -> str:
+    """A time as it stands in a statement's text."""
+    return f"TIMESTAMPTZ '{at.isoformat()}'"

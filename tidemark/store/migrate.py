@@ -12,6 +12,7 @@ from alembic.script import ScriptDirectory
 from tidemark.errors import MisconfiguredError
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.ground import faults, revision
+from tidemark.store.hypertable import enable_columns
 
 _LOCK: Final = 0x7469_6465  # "tide"
 _SCRIPTS: Final = Path(__file__).with_name("migrations")
@@ -51,6 +52,7 @@ def migrate(database_url: str) -> tuple[str | None, str]:
             config.set_main_option("path_separator", "os")
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            enable_columns(connection)
             return before, newest()
     finally:
         pool.dispose()

@@ -14,6 +14,7 @@ from tidemark.settings import Values
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.errors import DRIVER_ERRORS, sqlstate, translate
 from tidemark.store.ground import faults, revision
+from tidemark.store.hypertable import hypertable
 from tidemark.store.identity import identity
 from tidemark.store.location import database_url
 from tidemark.store.migrate import newest, revisions
@@ -121,6 +122,7 @@ def _server(connection: Connection) -> Iterator[Finding]:
         yield passed("database", f"PostgreSQL {version}")
     if timescale:
         yield passed("TimescaleDB", timescale)
+        yield from _policies(connection)
     elif available:
         yield warned("TimescaleDB", "there, but not in this database", "CREATE EXTENSION timescaledb, before `migrate`")
     else:
@@ -131,6 +133,24 @@ def _server(connection: Connection) -> Iterator[Finding]:
     if abs(skew_s) > SKEW_S:
         yield warned(
             "database clock", f"{skew_s:+.0f} s from this machine's", "set both by NTP: it says when windows are due"
+        )
+
+
+def _policies(connection: Connection) -> Iterator[Finding]:
+    """TimescaleDB's own jobs on our table: one that drops chunks takes points that nobody accounts for."""
+    table = hypertable(connection) if connection.exec_driver_sql("SELECT to_regclass('points')").scalar() else None
+    found = {} if table is None else table.policies(connection)
+    if "policy_retention" in found:
+        yield refused(
+            "TimescaleDB policy",
+            f"drops chunks of points by itself: {found['policy_retention']}; a late point would then shrink its windows",
+            "SELECT remove_retention_policy('points'), and `tidemark maintain --retention_days=…` instead",
+        )
+    if "policy_compression" in found:
+        yield warned(
+            "TimescaleDB policy",
+            f"makes chunks columnar by itself: {found['policy_compression']}; corrections may still be expected there",
+            "SELECT remove_compression_policy('points'): `tidemark maintain` does it",
         )
 
 

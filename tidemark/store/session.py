@@ -77,6 +77,9 @@ PLAN: Final = {
 """PostgreSQL's defaults, but for three: no compiling of statements, which take milliseconds; pages at random cost little
 more than in a row, since points lie by time and most of what is read is in memory or on a disk that does not turn; and
 each hash table may have twice `work_mem`, as from version 15 on."""
+COLUMNAR: Final = {"timescaledb.max_tuples_decompressed_per_dml_transaction": "0"}
+"""TimescaleDB ends a transaction that has to unpack more of columnar chunks than this, as a late point of many series does;
+what ours do is bounded otherwise. Without TimescaleDB it is the name of nothing."""
 LATER: Final = {"transaction_timeout": "0"}
 """These are not in every version: stated by each transaction where the server has them and they are set otherwise."""
 
@@ -95,6 +98,7 @@ def startup(statement_timeout_s: float) -> dict[str, str]:
     return {
         **MEANING,
         **PLAN,
+        **COLUMNAR,
         "statement_timeout": milliseconds,
         "idle_in_transaction_session_timeout": milliseconds,
     }
