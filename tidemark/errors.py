@@ -26,12 +26,16 @@ class UnavailableError(TidemarkError):
     Attributes:
         retry_after_s: How long the service asked to be left alone.
         cap: After so many failures in a row a person has to look; None: however often.
+        too_much: It may be the size of what was asked; a part of it may be done.
     """
 
-    def __init__(self, message: str, *, retry_after_s: float | None = None, cap: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, cap: int | None = None, too_much: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.cap = cap
+        self.too_much = too_much
 
 
 class MisconfiguredError(TidemarkError):

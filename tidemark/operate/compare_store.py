@@ -21,6 +21,7 @@ from tidemark.store.fold import (
     timestamp,
 )
 from tidemark.store.ledger import totals
+from tidemark.store.snapshot import Snapshot
 
 SLICE_WINDOWS: Final = 1440
 """Windows of a series compared at a time: a day of minutes. Bounds the memory."""
@@ -56,7 +57,7 @@ class Extent:
 
 
 def extent(
-    connection: Connection,
+    now: Snapshot,
     largest_s: int,
     start: int | None,
     end: int | None,
@@ -65,7 +66,7 @@ def extent(
     """What lies in [start, end), in the store or in BigQuery; None: from the first, to the last.
 
     Args:
-        connection: Snapshot.
+        now: The store.
         largest_s: Length of the largest tier's windows; the range is widened to whole ones.
         start: Seconds since 1970.
         end: The same, exclusive.
@@ -74,13 +75,20 @@ def extent(
     low = None if start is None else start // largest_s * largest_s
     high = None if end is None else -(-end // largest_s) * largest_s
     bounds = [f"{{column}} {sense} {timestamp(edge)}" for sense, edge in ((">=", low), ("<", high)) if edge is not None]
-    found = " UNION ".join(
-        f"""SELECT date_bin(interval '{largest_s:d} seconds', {column}, {timestamp(0)}) FROM {table}
-            WHERE {" AND ".join(["true", *bounds]).format(column=column)} GROUP BY 1"""
-        for table, column in (("points", "event_time"), ("rollups", "window_start"))
-    )
-    rows = connection.exec_driver_sql(f"SELECT extract(epoch FROM f.start)::bigint FROM ({found}) AS f(start)").all()
-    occupied = sorted({*(int(row[0]) for row in rows), *shown(low, high)})
+
+    def windows(connection: Connection, table: str, column: str, within: str) -> set[int]:
+        where = " AND ".join([within, *bounds]).format(column=column)
+        start = f"date_bin(interval '{largest_s:d} seconds', {column}, {timestamp(0)})"
+        rows = connection.exec_driver_sql(
+            f"SELECT extract(epoch FROM {start})::bigint FROM {table} WHERE {where} GROUP BY 1"
+        )
+        return {int(row[0]) for row in rows.all()}
+
+    found = windows(now.connection, "rollups", "window_start", "true")
+    for span in now.spans:
+        with now.part() as connection:
+            found |= windows(connection, "points", "event_time", span.sql())
+    occupied = sorted({*found, *shown(low, high)})
     first, last = (occupied[0], occupied[-1] + largest_s) if occupied else (0, 0)
     return Extent(first if low is None else low, last if high is None else high, largest_s, occupied)
 
@@ -109,9 +117,9 @@ def check_marks(connection: Connection, report: Report, grace_s: int) -> None:
         )
 
 
-def check_ledger(connection: Connection, report: Report) -> None:
-    ledger = totals(connection)
-    report.points = connection.exec_driver_sql("SELECT count(*) FROM points").scalar_one()
+def check_ledger(now: Snapshot, report: Report) -> None:
+    ledger = totals(now.connection)
+    report.points = now.points()
     report.ledger_unbalanced = ledger.unbalanced
     report.ledger_off_by = report.points - (ledger.inserted - ledger.removed)
     if report.ledger_unbalanced:

@@ -64,7 +64,7 @@ def maintain(database: str, values: Values, now_s: float, *, adopt_removed: bool
     """
     check(values)
     done = Maintained()
-    pool = make_engine(database, pool_size=2, statement_timeout_s=STATEMENT_TIMEOUT_S)
+    pool = make_engine(database, pool_size=3, statement_timeout_s=STATEMENT_TIMEOUT_S)
     try:
         keeping = Housekeeping(pool)
         with keeping.alone():

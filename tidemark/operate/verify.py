@@ -20,15 +20,16 @@ from tidemark.operate.arguments import add_settings, read_settings, seconds
 from tidemark.operate.compare_store import check_ledger, check_marks, check_rollups, extent
 from tidemark.operate.report import Report, text
 from tidemark.settings import VERIFY, require
-from tidemark.store.connection import make_engine, transaction
+from tidemark.store.connection import make_engine
 from tidemark.store.identity import identity
 from tidemark.store.location import database_url
 from tidemark.store.settle import NO_NESTED_LOOPS, WORK_MEM
+from tidemark.store.snapshot import snapshot
 
 STATEMENT_TIMEOUT_S: Final = 3600
 GRACE_S: Final = 30
-CONNECTIONS: Final = 3
-"""The snapshot, a newer one of what differs, names of series."""
+CONNECTIONS: Final = 4
+"""The snapshot, a part of it, a newer one of what differs, names of series."""
 
 
 def verify(
@@ -66,21 +67,21 @@ def verify(
     pool = make_engine(database, pool_size=CONNECTIONS, statement_timeout_s=STATEMENT_TIMEOUT_S)
     try:
         report = Report()
-        with transaction(pool, "REPEATABLE READ") as connection:
-            connection.exec_driver_sql("SELECT set_config('work_mem', %s, true)", (WORK_MEM,))
-            if quantiles:
-                connection.exec_driver_sql(NO_NESTED_LOOPS)
+        settings = [f"SELECT set_config('work_mem', '{WORK_MEM}', true)", *([NO_NESTED_LOOPS] if quantiles else [])]
+        with snapshot(pool, *settings) as now:
+            connection = now.connection
             whole = start is None and end is None
             client = rest(dataset)
             check(client, dataset, identity(connection))
             shown = partial(occupied, client, dataset, tiers_s[-1])
-            within = extent(connection, tiers_s[-1], start, end, shown)
+            within = extent(now, tiers_s[-1], start, end, shown)
             check_marks(connection, report, grace_s)
             if whole:
-                check_ledger(connection, report)
+                check_ledger(now, report)
             for level, tier_s in enumerate(tiers_s):
                 for scope in within.slices(tier_s):
-                    check_rollups(connection, report, tiers_s, level, scope, quantiles=quantiles)
+                    with now.part() as part:
+                        check_rollups(part, report, tiers_s, level, scope, quantiles=quantiles)
             WarehouseComparison(connection, pool, client, dataset, grace_s, report).compare(tiers_s, within)
         return report
     finally:

@@ -203,8 +203,15 @@ def single_statement(pool: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def transaction(pool: Engine, isolation: str = "READ COMMITTED") -> Iterator[Connection]:
+def transaction(
+    pool: Engine, isolation: str = "READ COMMITTED", *, snapshot: str | None = None
+) -> Iterator[Connection]:
     """A transaction that commits at the end, or rolls back and raises a Tidemark error.
+
+    Args:
+        pool: For a connection.
+        isolation: Its level.
+        snapshot: Name of an exported one, which it is to see; then the level is REPEATABLE READ.
 
     Raises:
         UnavailableError, MisconfiguredError, RefusedError: see `tidemark.store.errors`.
@@ -213,6 +220,8 @@ def transaction(pool: Engine, isolation: str = "READ COMMITTED") -> Iterator[Con
         if isolation != "READ COMMITTED":
             connection.execution_options(isolation_level=isolation)
         with connection.begin():
+            if snapshot is not None:  # before anything else is asked
+                connection.exec_driver_sql(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
             if connection.info[_UNHEARD]:
                 _state(connection)
             yield connection

@@ -20,6 +20,8 @@ DRIVER_ERRORS: Final = (sqlalchemy.exc.SQLAlchemyError, pg8000.exceptions.Error,
 
 NO_PRIMARY: Final = ("25006",)
 """The server serves, but takes no writes any more: connections to it are given up, the primary may be elsewhere."""
+TOO_MUCH: Final = ("53000", "53200", "53400", "57014")
+"""Locks, memory, a limit or the time of a statement: less at once may do."""
 CAP: Final = 10
 """Failures in a row after which a capped state is one for a person to mend."""
 
@@ -130,9 +132,11 @@ def translate(error: BaseException) -> TidemarkError:
         text = said(error)
         what = kind(code)
         if what is Kind.TRANSIENT:
-            return UnavailableError(f"The database cannot serve just now: {text} (SQLSTATE {code}).")
+            said_so = f"The database cannot serve just now: {text} (SQLSTATE {code})."
+            return UnavailableError(said_so, too_much=code in TOO_MUCH)
         if what is Kind.CAPPED:
-            return UnavailableError(f"The database cannot do this just now: {text} (SQLSTATE {code}).", cap=CAP)
+            said_so = f"The database cannot do this just now: {text} (SQLSTATE {code})."
+            return UnavailableError(said_so, cap=CAP, too_much=code in TOO_MUCH)
         if what is Kind.PERMANENT:
             return RefusedError(f"The database refuses the data: {text} (SQLSTATE {code}).", code=code)
         mend = "correct the user or the password" if code[:2] == "28" else "run `tidemark migrate`, or check the grants"

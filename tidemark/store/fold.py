@@ -106,8 +106,11 @@ def points_of(scope: Range | Sequence[Range]) -> str:
     """FROM and WHERE that give points p of one range of all series, or of ranges of single series."""
     if isinstance(scope, Range):
         return f"points p WHERE p.event_time >= {timestamp(scope.start)} AND p.event_time < {timestamp(scope.end)}"
+    # bounds of all ranges in the text: a hypertable's other chunks are left out, and not locked, when this is planned
+    first, last = timestamp(min(r.start for r in scope)), timestamp(max(r.end for r in scope))
     return (
         f"{ranges_sql(scope)} CROSS JOIN LATERAL (SELECT * FROM points q WHERE q.series_id = r.series_id"
+        f" AND q.event_time >= {first} AND q.event_time < {last}"
         " AND q.event_time >= r.start AND q.event_time < r.until OFFSET 0) p WHERE true"
     )
 

@@ -19,10 +19,11 @@ from tidemark.errors import UnavailableError
 from tidemark.retry import a_few_times
 from tidemark.store.connection import transaction
 from tidemark.store.errors import DRIVER_ERRORS, translate
-from tidemark.store.hypertable import Chunk, Hypertable, enable_columns, hypertable, swollen
+from tidemark.store.hypertable import Chunk, Hypertable, enable_columns, hypertable, literal, swollen
 from tidemark.store.ledger import totals
 from tidemark.store.remove import record_removed
-from tidemark.wire.message import moment_s
+from tidemark.store.snapshot import snapshot
+from tidemark.wire.message import microseconds, moment_s
 
 DAY_S: Final = 86_400
 LEDGER_DAYS: Final = 2
@@ -178,7 +179,9 @@ class Housekeeping:
                 if day is None:
                     return
                 end = min(day + timedelta(days=1), moment_s(before_s))
-                sql = _DELETE_OLD.format(start=literal(day), end=literal(end), most=_DELETE_AT_ONCE)
+                sql = _DELETE_OLD.format(
+                    start=literal(microseconds(day)), end=literal(microseconds(end)), most=_DELETE_AT_ONCE
+                )
                 points = connection.exec_driver_sql(sql).scalar_one()
                 record_removed(connection, points)
             yield points
@@ -228,12 +231,11 @@ class Housekeeping:
 
         Points and their account are of one snapshot: what is being written or removed meanwhile is in both, or in neither.
         """
-        with transaction(self.pool, "REPEATABLE READ") as connection:
-            account = totals(connection)
-            there: int = connection.exec_driver_sql("SELECT count(*) FROM points").scalar_one()
-            missing = account.inserted - account.removed - there
+        with snapshot(self.pool) as now:
+            account = totals(now.connection)
+            missing = account.inserted - account.removed - now.points()
             if missing > 0:
-                record_removed(connection, missing)
+                record_removed(now.connection, missing)
         return max(0, missing)
 
     def fold_ledger(self) -> int:
@@ -273,8 +275,3 @@ class Housekeeping:
         with transaction(self.pool) as connection:
             found = hypertable(connection)
             return found, [] if found is None else found.chunks(connection, before_s)
-
-
-def literal(at: datetime) -> str:
-    """A time as it stands in a statement's text."""
-    return f"TIMESTAMPTZ '{at.isoformat()}'"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection
+
+from tidemark.wire.message import moment
 
 _EXTENSION: Final = """
 SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
@@ -36,6 +39,26 @@ SELECT pg_relation_size(CAST(%s AS regclass)), (
     FROM _timescaledb_catalog.chunk c JOIN _timescaledb_catalog.chunk h ON h.id = c.compressed_chunk_id
     WHERE to_regclass(quote_ident(c.schema_name) || '.' || quote_ident(c.table_name)) = CAST(%s AS regclass))"""
 _LEFT_BYTES: Final = 64 << 10
+
+
+_RANGES: Final = f"""
+SELECT DISTINCT (extract(epoch FROM h.range_start) * 1000000)::bigint, (extract(epoch FROM h.range_end) * 1000000)::bigint
+FROM timescaledb_information.chunks h {_OURS} ORDER BY 1"""
+CHUNKS_A_TRANSACTION: Final = 32
+"""A chunk that is read or written costs about five locks, of tables and their indexes, and one that is made some ten; a
+server has 6,400 of them for all its transactions (`max_locks_per_transaction` times `max_connections`), by default."""
+
+
+class Span(NamedTuple):
+    """A range of event time in microseconds; None: without a bound."""
+
+    start: int | None
+    end: int | None
+
+    def sql(self) -> str:
+        """The condition on `event_time`, with its bounds in the text: chunks outside are not even looked at."""
+        bounds = ((">=", self.start), ("<", self.end))
+        return " AND ".join(["true", *(f"event_time {sign} {literal(at)}" for sign, at in bounds if at is not None)])
 
 
 class Chunk(NamedTuple):
@@ -90,6 +113,20 @@ def swollen(connection: Connection, chunk: Chunk) -> list[str]:
     """
     left, columns = connection.exec_driver_sql(_LEFT, (chunk.name, chunk.name)).one()
     return [chunk.name, *([columns] if columns else [])] if chunk.columnar and left > _LEFT_BYTES else []
+
+
+def literal(at_us: int) -> str:
+    """A time as it stands in a statement's text."""
+    return f"TIMESTAMPTZ '{moment(at_us).isoformat()}'"
+
+
+def spans(connection: Connection, table: Hypertable | None) -> list[Span]:
+    """Ranges of event time in their order, each of `CHUNKS_A_TRANSACTION` chunks at most; together everything."""
+    if table is None:
+        return [Span(None, None)]
+    rows = connection.exec_driver_sql(_RANGES).all()
+    starts: list[int | None] = [row[0] for row in rows[CHUNKS_A_TRANSACTION::CHUNKS_A_TRANSACTION]]
+    return [Span(start, end) for start, end in pairwise([None, *starts, None])]
 
 
 def hypertable(connection: Connection) -> Hypertable | None:

@@ -13,6 +13,7 @@ from tidemark.store.fold import Range
 RANGES_A_PART: Final = 1000
 """Ranges of single series in a part."""
 ANY_CELL: Final = 1 << 62
+ANY_SPAN: Final = float("inf")
 
 
 class Mark(NamedTuple):
@@ -77,18 +78,21 @@ def of_all(marks: Sequence[Mark], cell_s: int = ANY_CELL) -> tuple[list[Part], l
     return parts[::-1], left
 
 
-def of_series(marks: Sequence[Mark], tier_s: int, most_windows: int, cell_s: int = ANY_CELL) -> list[Part]:
+def of_series(
+    marks: Sequence[Mark], tier_s: int, most_windows: int, cell_s: int = ANY_CELL, most_s: float = ANY_SPAN
+) -> list[Part]:
     """Parts of single series, those with the newest ranges first.
 
     Overlapping marks of a series become one range, adjacent ones too unless they begin in two cells of `cell_s`
-    seconds. A range that is too long for any part is one by itself.
+    seconds. A range that is too long for any part is one by itself; those of one part lie within `most_s` seconds.
     """
     parts: list[Part] = []
     scope: list[Range] = []
     windows = 0
     for one, members in sorted(_merged(marks, cell_s), key=lambda found: (-found[0].end, found[0].series_id)):
         more = (one.end - one.start) // tier_s
-        if not parts or windows + more > most_windows or len(scope) >= RANGES_A_PART:
+        is_far = bool(scope) and scope[0].end - one.start > most_s
+        if not parts or is_far or windows + more > most_windows or len(scope) >= RANGES_A_PART:
             scope, windows = [], 0
             parts.append(Part(scope, []))
         scope.append(one)

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine
 from tidemark.errors import MisconfiguredError, RefusedError, UnavailableError
 from tidemark.failpoints import reach
 from tidemark.logs import log
-from tidemark.settings import Values
+from tidemark.settings import DAY_S, Values
 from tidemark.store.connection import transaction
 from tidemark.store.copy import ROLLUP_COLUMNS, copy_out
 from tidemark.store.fold import (
@@ -35,8 +35,9 @@ from tidemark.store.fold import (
     points_of,
     rollups_of,
 )
+from tidemark.store.hypertable import CHUNKS_A_TRANSACTION
 from tidemark.store.marks import NUMBER, cut_marks, delete_marks, mark_windows
-from tidemark.store.parts import Mark, Part, cuts, floor2, of_all, of_series
+from tidemark.store.parts import ANY_SPAN, Mark, Part, cuts, floor2, of_all, of_series
 from tidemark.wire.summary import ROLLUP, Rollups
 
 _LOCK: Final = 0x7469_6465  # "tide"
@@ -166,7 +167,9 @@ class Settler:
         for limit, marks in sorted(groups.items(), reverse=True):
             some, left = of_all(marks)
             whole += some
-            single += of_series(left, tier_s, self._most_windows(level, limit), self.tiers_s[-1])
+            single += of_series(
+                left, tier_s, self._most_windows(level, limit), self.tiers_s[-1], self._most_seconds(level)
+            )
         return whole, single
 
     def _turn(
@@ -205,7 +208,12 @@ class Settler:
 
     def _most_windows(self, level: int, limit: int) -> int:
         locks = LOCKS_A_TRANSACTION * self.tiers_s[-1] / self.tiers_s[level]
-        return floor2(min(ROWS_A_TRANSACTION, locks, limit))
+        days = self._most_seconds(level) / self.tiers_s[level]
+        return floor2(min(ROWS_A_TRANSACTION, locks, days, limit))
+
+    def _most_seconds(self, level: int) -> float:
+        """How much event time one transaction reads points of: a hypertable has a chunk a day, and locks for each."""
+        return ANY_SPAN if level else max(self.tiers_s[0], CHUNKS_A_TRANSACTION * DAY_S)
 
     def _divided(self, level: int, part: Part) -> list[Part] | None:
         """Smaller parts, each with marks of its own; None where one transaction can take it."""
@@ -236,7 +244,7 @@ class Settler:
             self._smaller[tier_s].update({mark.what: limit for mark in made if limit != UNTRIED})
             marks += [mark for mark in made if mark.end > begin]
         smaller, left = of_all(marks, cell_s)
-        return smaller + of_series(left, tier_s, most, cell_s)
+        return smaller + of_series(left, tier_s, most, cell_s, self._most_seconds(level))
 
     def _too_much(self, level: int, scope: Range) -> bool:
         """Whether the windows of a range have more rows, or more to read for them, than one transaction should take.

@@ -1,4 +1,4 @@
-"""Writes a block: one transaction of points, marks, dead letters and a ledger row.
+"""Writes a block: one transaction of points, marks, dead letters and a ledger row, or one for each part of it.
 
 The points go in by an optimistic binary COPY straight into the table; where one of them is there already the COPY is
 rolled back to a savepoint and the block is staged and merged, the greatest (publish_time, value, attributes) winning.
@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Engine
 
-from tidemark.errors import MisconfiguredError, RefusedError
+from tidemark.errors import MisconfiguredError, RefusedError, UnavailableError
 from tidemark.failpoints import reach
 from tidemark.settings import Values
 from tidemark.store import dead_letters
 from tidemark.store.connection import transaction
 from tidemark.store.copy import POINT_COLUMNS, copy_in, points_to_copy
 from tidemark.store.errors import DRIVER_ERRORS, sqlstate
+from tidemark.store.reach import TransactionReach, in_halves, in_spans
 from tidemark.store.series import SeriesCache
 from tidemark.wire.block import Block, DeadLetter, Winners, winners
 from tidemark.wire.message import moment
@@ -123,6 +124,19 @@ class Written:
         return sum(letter.points for letter in self.dead_letters)
 
 
+def together(written: list[Written]) -> Written:
+    """What the parts of a block became."""
+    if len(written) == 1:
+        return written[0]
+    return Written(
+        np.concatenate([part.points for part in written]),
+        sum(part.inserted for part in written),
+        sum(part.overwritten for part in written),
+        sum(part.ignored for part in written),
+        [letter for part in written for letter in part.dead_letters],
+    )
+
+
 class Habit:
     """Whether blocks lately had points that were stored already: then a COPY would be made for nothing.
 
@@ -154,18 +168,31 @@ class Writer:
     series: SeriesCache
     policy: Policy
     habit: Habit = field(default_factory=Habit)
+    reach_of: TransactionReach = field(default_factory=TransactionReach)
 
     def write(self, block: Block) -> Written:
-        """Write `block` in one transaction; where the database refuses some of its points, find and dead-letter them.
+        """Write `block`, in one transaction where it can be; find and dead-letter points that the database refuses.
+
+        In a hypertable a transaction writes into so many chunks at most, whose locks it holds; and where it was too much
+        for the server, by whatever it counts, in halves.
 
         Raises:
             UnavailableError: not known to be written; writing it again is harmless.
             MisconfiguredError: not written, or in part; a person has to mend the database.
         """
+        parts = in_spans(block, self.reach_of.seconds(self.pool))
+        return together([self._write_part(part) for part in parts])
+
+    def _write_part(self, block: Block) -> Written:
         try:
             return self._write(block)
         except RefusedError:
             return self._without_refused(block)
+        except UnavailableError as error:
+            halves = in_halves(block) if error.too_much else [block]
+            if len(halves) == 1:
+                raise
+        return together([self._write_part(half) for half in halves])
 
     def _without_refused(self, block: Block) -> Written:
         """Write what can be written of a block that was refused whole, in some transactions.
@@ -199,13 +226,7 @@ class Writer:
                 begin = to
                 stride = stride if known else 2 * stride
         written.append(self._write_letters(letters))
-        return Written(
-            np.concatenate([part.points for part in written]),
-            sum(part.inserted for part in written),
-            sum(part.overwritten for part in written),
-            sum(part.ignored for part in written),
-            [letter for part in written for letter in part.dead_letters],
-        )
+        return together(written)
 
     def _write_letters(self, letters: list[DeadLetter]) -> Written:
         """Write dead letters alone.
