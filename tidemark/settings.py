@@ -203,6 +203,15 @@ LIMITS = (
 RETENTION_DAYS = Setting(
     "retention_days", int, "0", "Age in days at which points are removed, and refused; 0 keeps everything.", 0, 36_500
 )
+CHUNK_DAYS = Setting(
+    "chunk_days",
+    int,
+    None,
+    "TimescaleDB: length in days of the chunks of points that are made from now on; without it it stays as it is, a day at "
+    "first. Longer ones where little comes and is kept for years: `tidemark preflight` says when.",
+    1,
+    366,
+)
 COMPRESS_AFTER_DAYS = Setting(
     "compress_after_days",
     int,
@@ -323,6 +332,7 @@ INGEST = (
     *LIMITS,
 )
 VERIFY = (*STORE, ROLLUP_DATASET, STORAGE_ENDPOINT, TIERS_S, HORIZON_S, QUANTILES)
+MIGRATE = (*STORE, CHUNK_DAYS)
 MAINTAIN = (*STORE, TIERS_S, HORIZON_S, DEBOUNCE_S, RETENTION_DAYS, COMPRESS_AFTER_DAYS, DEAD_LETTER_DAYS)
 DELETE = (*STORE, TIERS_S)
 SOURCES = STORE

@@ -330,3 +330,29 @@ def test_chunks_that_another_dropped_are_told_and_accounted_for(server: Postgres
     days(url, 0, 1, series=1, publish=5, step_s=43_200)
     assert run(url, rollups) == before
     made.dispose()
+
+
+def test_the_length_of_a_chunk_is_a_setting_that_preflight_holds_against_the_locks(server: Postgres) -> None:
+    url = fresh(server)
+
+    def told(**settings: str) -> list[tuple[str, str, str]]:
+        given = {
+            "database_url": url,
+            "rollup_dataset": "proj.d",
+            "subscription": "projects/p/subscriptions/s",
+            **settings,
+        }
+        found = preflight.database(read(INGEST, given, {}), 1, 1)
+        return [(f.level, f.said, f.remedy) for f in found if f.subject == "chunks"]
+
+    ((level, *_),) = told(retention_days="365")
+    assert level == "pass"
+    ((level, said, remedy),) = told(retention_days="3650")
+    assert (level, "18,250 locks at once, of 6,400" in said, "--chunk_days=6`" in remedy) == ("warn", True, True)
+    assert cli.main(["migrate", f"--database_url={url}", "--chunk_days=6"]) == 0
+    ((level, *_),) = told(retention_days="3650")
+    assert level == "pass"
+    days(url, 0, 60, series=1, step_s=43_200)
+    width = "SELECT DISTINCT range_end - range_start FROM timescaledb_information.chunks"
+    assert [row[0].total_seconds() for row in run(url, width)] == [6 * 86_400]
+    assert balanced(url)

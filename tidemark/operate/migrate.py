@@ -7,14 +7,14 @@ import json
 from typing import Any
 
 from tidemark.operate.arguments import add_settings, read_settings
-from tidemark.settings import STORE
+from tidemark.settings import MIGRATE
 from tidemark.store.location import database_url
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the command."""
     parser = subparsers.add_parser("migrate", help="bring the database's schema to this version", description=__doc__)
-    add_settings(parser, STORE)
+    add_settings(parser, MIGRATE)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)
 
@@ -23,7 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Migrate and say from which revision to which."""
     from tidemark.store.migrate import migrate  # noqa: PLC0415  # alembic is slow to import
 
-    before, after = migrate(database_url(read_settings(arguments, STORE)))
+    values = read_settings(arguments, MIGRATE)
+    before, after = migrate(database_url(values), values.chunk_days)
     if arguments.json:
         print(json.dumps({"before": before, "after": after}))  # noqa: T201
     elif before == after:

@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy.dialects.postgresql import dialect
 
 from tidemark.metrics import METRICS, NAMESPACE, Kind
-from tidemark.settings import COMPACT, DELETE, INGEST, MAINTAIN, REBUILD, SOURCES, STORE, VERIFY, Setting
+from tidemark.settings import COMPACT, DELETE, INGEST, MAINTAIN, MIGRATE, REBUILD, SOURCES, VERIFY, Setting
 from tidemark.store import errors
 from tidemark.store.tables import metadata
 from tidemark.warehouse.tables import SCHEMA, TABLE, VIEW
@@ -18,7 +18,7 @@ from tidemark.warehouse.tables import SCHEMA, TABLE, VIEW
 _NOTE: Final = "<!-- Made from the code by `python -m tidemark.operate.reference docs/reference`: change it there. -->"
 TAKEN_BY: Final[dict[str, tuple[Setting, ...]]] = {
     "pipelines.ingest": INGEST,
-    "migrate": STORE,
+    "migrate": MIGRATE,
     "verify": VERIFY,
     "rebuild": REBUILD,
     "delete": DELETE,

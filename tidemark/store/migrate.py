@@ -8,11 +8,12 @@ from typing import Final
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
 
 from tidemark.errors import MisconfiguredError
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.ground import faults, revision
-from tidemark.store.hypertable import enable_columns
+from tidemark.store.hypertable import enable_columns, hypertable
 
 _LOCK: Final = 0x7469_6465  # "tide"
 _SCRIPTS: Final = Path(__file__).with_name("migrations")
@@ -31,8 +32,12 @@ def revisions() -> frozenset[str]:
     return frozenset(script.revision for script in ScriptDirectory(str(_SCRIPTS)).walk_revisions())
 
 
-def migrate(database_url: str) -> tuple[str | None, str]:
+def migrate(database_url: str, chunk_days: int | None = None) -> tuple[str | None, str]:
     """Run the missing migrations in one transaction; two that run at once wait for each other.
+
+    Args:
+        database_url: Of the user who owns the tables, or is to.
+        chunk_days: Length of a hypertable's chunks from now on; None: as it is.
 
     Returns:
         The revision before (None: an empty database) and after.
@@ -53,6 +58,17 @@ def migrate(database_url: str) -> tuple[str | None, str]:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
             enable_columns(connection)
+            if chunk_days is not None:
+                _set_chunk_days(connection, chunk_days)
             return before, newest()
     finally:
         pool.dispose()
+
+
+def _set_chunk_days(connection: Connection, days: int) -> None:
+    table = hypertable(connection)
+    if table is None:
+        raise MisconfiguredError("--chunk_days: the points are in a plain table, which has no chunks.")
+    connection.exec_driver_sql(
+        f"SELECT {table.schema}.set_chunk_time_interval('points', make_interval(days => %s))", (days,)
+    )

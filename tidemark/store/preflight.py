@@ -35,6 +35,12 @@ PRIVILEGES: Final = {
     "sources": "SELECT INSERT UPDATE",
 }
 """What ingest does with each table."""
+LOCKS_A_CHUNK: Final = 5
+"""The chunk, its two indexes, its columns and their index."""
+_LOCKS: Final = """
+SELECT (SELECT count(*) FROM pg_inherits WHERE inhparent = CAST('points' AS regclass)),
+       current_setting('max_locks_per_transaction')::int
+           * (current_setting('max_connections')::int + current_setting('max_prepared_transactions')::int)"""
 _REMEDIES: Final = {
     "28P01": "correct the user or the password in the secret",
     "28000": "correct the user, or let it in by pg_hba.conf",
@@ -70,6 +76,7 @@ def database(values: Values, workers: int, processes: int) -> Iterator[Finding]:
             return
         with transaction(pool) as connection:
             yield from _server(connection)
+            yield from _chunks(connection, values.retention_days)
             found = [refused("database", *fault) for fault in faults(connection, revisions(), to_create=False)]
             yield from found
             if not found:
@@ -133,6 +140,26 @@ def _server(connection: Connection) -> Iterator[Finding]:
     if abs(skew_s) > SKEW_S:
         yield warned(
             "database clock", f"{skew_s:+.0f} s from this machine's", "set both by NTP: it says when windows are due"
+        )
+
+
+def _chunks(connection: Connection, retention_days: int) -> Iterator[Finding]:
+    """Whether a query over all points, as people write them, finds locks for all of their chunks."""
+    table = hypertable(connection) if connection.exec_driver_sql("SELECT to_regclass('points')").scalar() else None
+    if table is None:
+        return
+    there, room = connection.exec_driver_sql(_LOCKS).one()
+    chunks = max(there, retention_days * 86_400 / table.chunk_s)
+    needed = int(chunks * LOCKS_A_CHUNK)
+    told = f"{chunks:,.0f} of {table.chunk_s / 86_400:g} days need {needed:,} locks at once, of {room:,}"
+    if needed <= room / 2:
+        yield passed("chunks", told)
+    else:
+        longer = -(-needed * table.chunk_s // (room / 2 * 86_400))
+        yield warned(
+            "chunks",
+            f"{told}: a query over all points would fail, and others with it",
+            f"`tidemark migrate --chunk_days={longer:.0f}`, or raise max_locks_per_transaction",
         )
 
 
