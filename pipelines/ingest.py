@@ -84,15 +84,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     options, values = parse(arguments)
 
-    def built() -> beam.Pipeline:
+    def built(agreed: Values) -> beam.Pipeline:
         pipeline = beam.Pipeline(options=options)
-        build(pipeline, options, values)
+        build(pipeline, options, agreed)
         return pipeline
 
     if engine.is_local(options):
         return local_run.run(built, options, values, STOP)
     STOP.leave()
-    return launch.run(lambda: built().run(), options, values)
+    return launch.run(lambda agreed: built(agreed).run(), options, values)
 
 
 if __name__ == "__main__":

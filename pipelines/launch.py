@@ -33,8 +33,14 @@ DEFAULT_CPUS: Final = 2
 _LEVELS: Final = {"pass": logging.INFO, "warn": logging.WARNING, "fail": logging.ERROR}
 
 
-def run(start: Callable[[], Any], options: PipelineOptions, values: Values) -> int:
+def run(start: Callable[[Values], Any], options: PipelineOptions, values: Values) -> int:
     """Check, make missing tables, submit; the job then runs on without this process.
+
+    Args:
+        start: Submits the job with the settings that the store has; without preflight, with those given: its workers then
+            find out.
+        options: Beam's.
+        values: Of `settings.INGEST`.
 
     Returns:
         0: submitted.
@@ -60,9 +66,16 @@ def run(start: Callable[[], Any], options: PipelineOptions, values: Values) -> i
             raise MisconfiguredError("The preflight failed, so no job was submitted: see the lines marked FAIL.")
         client = rest(values.rollup_dataset)
         ensure(client, values.rollup_dataset, values.rollup_location)
-        claim(client, values.rollup_dataset, Store.of(values).identity())
+        store = Store.of(values)
+        claim(client, values.rollup_dataset, store.identity())
+        values = store.agreed(values)
         resources.close()
-    event("submitted", job=flink_submission.submit(start, options) if flink.chosen(options) else _job_id(start()))
+    event(
+        "submitted",
+        job=flink_submission.submit(lambda: start(values), options)
+        if flink.chosen(options)
+        else _job_id(start(values)),
+    )
     return 0
 
 

@@ -49,7 +49,7 @@ STEADY_S: Final = 60.0
 """A run that lasted this long was not failing at once: its next restart waits little again."""
 
 
-def run(built: Callable[[], beam.Pipeline], options: PipelineOptions, values: Values, stop: Stop) -> int:
+def run(built: Callable[[Values], beam.Pipeline], options: PipelineOptions, values: Values, stop: Stop) -> int:
     """Run until it is asked to stop, or until idle for `stop_when_idle_s`; then drain and settle.
 
     Order of a drain: (1) no more is pulled, and what nobody has taken is given back; (2) what was taken is written,
@@ -57,7 +57,7 @@ def run(built: Callable[[], beam.Pipeline], options: PipelineOptions, values: Va
     them); (4) the counters are printed. What it has to wait for meanwhile it tells every `TOLD_S`.
 
     Args:
-        built: Builds the pipeline.
+        built: Builds the pipeline, with the settings that the store has.
         options: Beam's.
         values: Of `settings.INGEST`.
         stop: Asked before the pipeline runs, nothing is drained: nothing was taken.
@@ -74,7 +74,9 @@ def run(built: Callable[[], beam.Pipeline], options: PipelineOptions, values: Va
         return _run_and_settle(built, options, values, stop)
 
 
-def _run_and_settle(built: Callable[[], beam.Pipeline], options: PipelineOptions, values: Values, stop: Stop) -> int:
+def _run_and_settle(
+    built: Callable[[Values], beam.Pipeline], options: PipelineOptions, values: Values, stop: Stop
+) -> int:
     allocator = _Allocator()
     store = Store.of(values)
     warehouse = Warehouse(values.rollup_dataset, values.bigquery_storage_endpoint)
@@ -83,6 +85,8 @@ def _run_and_settle(built: Callable[[], beam.Pipeline], options: PipelineOptions
     try:
         local = engine.local(values)
         serve(Endpoint.of(values))
+        values = _agreed(store, values, stop.asked)
+        store = Store.of(values)
         _check(store, values, stop.asked)
     except (LocalError, UnavailableError):
         if not stop.asked.is_set():
@@ -90,7 +94,7 @@ def _run_and_settle(built: Callable[[], beam.Pipeline], options: PipelineOptions
     if not stop.asked.is_set():
         ended = threading.Event()
         threading.Thread(target=_watch, args=(stop.asked, ended, values, allocator), name="watch", daemon=True).start()
-        _run(built, options, local, stop.asked)
+        _run(lambda: built(values), options, local, stop.asked)
         note_sources(store)
         _settle_the_rest(store, warehouse, everything=bool(values.stop_when_idle_s))
         ended.set()
@@ -153,6 +157,11 @@ class _Allocator:
         if self._library is not None and time.monotonic() >= self._trimmed + TRIM_S:
             self._trimmed = time.monotonic()
             self._library.malloc_trim(0)
+
+
+def _agreed(store: Store, values: Values, stopping: threading.Event) -> Values:
+    """Settings as the store has them; while it is away they are waited for."""
+    return until_done(lambda: store.agreed(values), waits_for=(UnavailableError,), give_up=stopping)
 
 
 def _check(store: Store, values: Values, stopping: threading.Event) -> None:

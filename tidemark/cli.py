@@ -21,6 +21,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "maintain": "tidemark.operate.maintain",
     "compact": "tidemark.operate.compact",
     "sources": "tidemark.operate.sources",
+    "settings": "tidemark.operate.settings",
 }
 """The module of each, with `add_parser(subparsers)`, which sets `run`; imported when it is asked for."""
 

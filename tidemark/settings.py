@@ -147,7 +147,8 @@ TIERS_S = Setting(
     tiers,
     "60,3600,86400",
     "Lengths of the rollup windows in seconds, aligned to UTC; each must divide the next, and the last a day. "
-    "Everything that shares a database must be given the same.",
+    "Kept in the store by the first program that stores points, as the next three are: others need not be told, and "
+    "`tidemark settings` changes them.",
 )
 HORIZON_S = Setting(
     "horizon_s", float, "120", "How long after its end a window waits before it is first settled.", 0, 30 * DAY_S
@@ -160,8 +161,7 @@ QUANTILES = Setting(
     flag,
     "false",
     "Rollups also have p50, p90 and p99, each within 1 % of itself, from sketches kept in the database; settling then "
-    "costs about twice as much. Everything that shares a database must be given the same; `tidemark rebuild` gives older "
-    "windows theirs, which `tidemark verify` asks for.",
+    "costs about twice as much.",
 )
 POOL_SIZE = Setting("database_pool_size", int, "6", "Most connections to the database from one process.", 2, 100)
 DATABASE_TIMEOUT_S = Setting(
@@ -173,6 +173,8 @@ DATABASE_TIMEOUT_S = Setting(
     3600,
 )
 
+AGREED = (TIERS_S, HORIZON_S, DEBOUNCE_S, QUANTILES)
+"""What all programs of a store must run with: `tidemark.store.agreement`."""
 STORE = (DATABASE_URL, DATABASE_SECRET, POOL_SIZE, DATABASE_TIMEOUT_S)
 WAREHOUSE = (ROLLUP_DATASET, ROLLUP_LOCATION, STORAGE_ENDPOINT)
 
@@ -345,6 +347,8 @@ class Values:
     """Checked values of a group of settings, by name; `values.horizon_s` reads one."""
 
     by_name: Mapping[str, Any] = field(default_factory=dict)
+    told: frozenset[str] = frozenset()
+    """The names of those that were given, on the command line or in the environment, and are no defaults."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -363,13 +367,17 @@ def read(
     Raises:
         UsageError: the first setting whose value cannot be used.
     """
-    values = {}
+    values, told = {}, set()
     for setting in settings:
         text = given.get(setting.name)
         if text is None:
-            text = environment.get(setting.variable) or setting.default
+            text = environment.get(setting.variable) or None
+        if text is not None:
+            told.add(setting.name)
+        else:
+            text = setting.default
         values[setting.name] = None if text is None else setting.value(text)
-    return Values(values)
+    return Values(values, frozenset(told))
 
 
 OTHER_VARIABLES: Final = {
@@ -393,7 +401,7 @@ def refuse_unknown(environment: Mapping[str, str] = os.environ) -> None:
     Raises:
         UsageError: it names the first, and the setting that was perhaps meant.
     """
-    every = (setting for group in (INGEST, VERIFY, MAINTAIN, DELETE, COMPACT, REBUILD) for setting in group)
+    every = (setting for group in (INGEST, VERIFY, MAINTAIN, DELETE, COMPACT, REBUILD, MIGRATE) for setting in group)
     known = {setting.variable for setting in every} | OTHER_VARIABLES.keys()
     services = [name.removesuffix(_HOST_OF_SERVICE) for name in environment if name.endswith(_HOST_OF_SERVICE)]
     for name in sorted(environment):

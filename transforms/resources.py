@@ -18,6 +18,7 @@ from tidemark.errors import MisconfiguredError, UsageError
 from tidemark.logs import set_up_worker
 from tidemark.settings import STORE, Values, read
 from tidemark.store import dead_letters
+from tidemark.store.agreement import agreed
 from tidemark.store.connection import STATEMENT_TIMEOUT_S, make_engine, single_statement
 from tidemark.store.identity import identity
 from tidemark.store.location import database_url
@@ -120,6 +121,10 @@ class Store:
                 known = self.series().generation, identity(connection)
             _made["identity", self.secret] = known
         return known[1]
+
+    def agreed(self, values: Values) -> Values:
+        """Settings as the store has them, or has them from now on; see `tidemark.store.agreement.agreed`."""
+        return agreed(self._pool(), values, keep=True)
 
     def keep(self, letters: list[DeadLetter]) -> None:
         """Keep dead letters; see `tidemark.store.dead_letters.keep`."""

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from tidemark.errors import UsageError
 from tidemark.operate.arguments import add_settings, read_settings, seconds
 from tidemark.settings import DELETE
+from tidemark.store.agreement import agreed
 from tidemark.store.connection import make_engine, single_statement
 from tidemark.store.location import database_url
 from tidemark.store.read import Reader
@@ -48,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     start, end = seconds(arguments.start), seconds(arguments.end)
     pool = make_engine(database_url(values), pool_size=1, statement_timeout_s=STATEMENT_TIMEOUT_S)
     try:
+        values = agreed(pool, values, keep=False)
         names = (arguments.series_project, arguments.source, arguments.metric)
         found = Reader(pool, values.tiers_s).series(*names, most=MOST_SERIES)
         if not found:

@@ -20,6 +20,7 @@ from typing import Any, Final
 from tidemark.errors import MisconfiguredError, RefusedError, UnavailableError, UsageError
 from tidemark.operate.arguments import add_settings, read_settings
 from tidemark.settings import DAY_S, MAINTAIN, Values
+from tidemark.store.agreement import agreed
 from tidemark.store.connection import make_engine
 from tidemark.store.housekeeping import HeldBack, Housekeeping
 from tidemark.store.location import database_url
@@ -62,10 +63,11 @@ def maintain(database: str, values: Values, now_s: float, *, adopt_removed: bool
         UsageError: chunks would be compressed while corrections are still expected.
         UnavailableError, MisconfiguredError: nothing was done.
     """
-    check(values)
     done = Maintained()
     pool = make_engine(database, pool_size=3, statement_timeout_s=STATEMENT_TIMEOUT_S)
     try:
+        values = agreed(pool, values, keep=False)
+        check(values)
         keeping = Housekeeping(pool)
         with keeping.alone():
             steps = _steps(keeping, values, now_s, done)

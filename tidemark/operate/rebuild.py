@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from tidemark.errors import UsageError
 from tidemark.operate.arguments import add_settings, read_settings, seconds
 from tidemark.settings import REBUILD
+from tidemark.store.agreement import agreed
 from tidemark.store.connection import make_engine, single_statement
 from tidemark.store.identity import identity
 from tidemark.store.location import database_url
@@ -43,6 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--to must be later than --from.")
     pool = make_engine(database_url(values), pool_size=1, statement_timeout_s=STATEMENT_TIMEOUT_S)
     try:
+        values = agreed(pool, values, keep=False)
         rebuild = Rebuild(pool, values.tiers_s, start, end, arguments.series_project)
         if values.rollup_dataset:
             _own(pool, values.rollup_dataset, values.rollup_location)

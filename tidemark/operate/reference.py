@@ -10,7 +10,19 @@ from typing import Final
 from sqlalchemy.dialects.postgresql import dialect
 
 from tidemark.metrics import METRICS, NAMESPACE, Kind
-from tidemark.settings import COMPACT, DELETE, INGEST, MAINTAIN, MIGRATE, REBUILD, SOURCES, VERIFY, Setting
+from tidemark.settings import (
+    AGREED,
+    COMPACT,
+    DELETE,
+    INGEST,
+    MAINTAIN,
+    MIGRATE,
+    REBUILD,
+    SOURCES,
+    STORE,
+    VERIFY,
+    Setting,
+)
 from tidemark.store import errors
 from tidemark.store.tables import metadata
 from tidemark.warehouse.tables import SCHEMA, TABLE, VIEW
@@ -24,6 +36,7 @@ TAKEN_BY: Final[dict[str, tuple[Setting, ...]]] = {
     "delete": DELETE,
     "maintain": MAINTAIN,
     "sources": SOURCES,
+    "settings": (*STORE, *AGREED),
     "compact": COMPACT,
 }
 

@@ -19,7 +19,8 @@ from tidemark.errors import TidemarkError
 from tidemark.operate.arguments import add_settings, read_settings, seconds
 from tidemark.operate.compare_store import check_ledger, check_marks, check_rollups, extent
 from tidemark.operate.report import Report, text
-from tidemark.settings import VERIFY, require
+from tidemark.settings import VERIFY, Values, require
+from tidemark.store.agreement import agreed
 from tidemark.store.connection import make_engine
 from tidemark.store.identity import identity
 from tidemark.store.location import database_url
@@ -104,11 +105,20 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _agreed(values: Values) -> Values:
+    pool = make_engine(database_url(values), pool_size=1, statement_timeout_s=STATEMENT_TIMEOUT_S)
+    try:
+        return agreed(pool, values, keep=False)
+    finally:
+        pool.dispose()
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Compare and report: 0 PASS, 1 something differs, 2 it could not be compared."""
     try:
         values = read_settings(arguments, VERIFY)
         require(values, "rollup_dataset")
+        values = _agreed(values)
         tiers_s = tuple(t for t in values.tiers_s if arguments.tier is None or t <= arguments.tier)
         report = verify(
             database_url(values),

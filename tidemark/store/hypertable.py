@@ -129,6 +129,15 @@ def spans(connection: Connection, table: Hypertable | None) -> list[Span]:
     return [Span(start, end) for start, end in pairwise([None, *starts, None])]
 
 
+def extent(connection: Connection, table: Hypertable | None) -> tuple[datetime | None, datetime | None]:
+    """Where points are: from the first to the last; of a hypertable the bounds of its chunks."""
+    if table is None:
+        first, last = connection.exec_driver_sql("SELECT min(event_time), max(event_time) FROM points").one()
+        return first, last
+    rows = connection.exec_driver_sql(_RANGES).all()
+    return (moment(rows[0][0]), moment(rows[-1][1])) if rows else (None, None)
+
+
 def hypertable(connection: Connection) -> Hypertable | None:
     """What our table is; None: a plain one."""
     schema = connection.exec_driver_sql(_EXTENSION).scalar()

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError, UsageError
 from tidemark.findings import Finding, passed, refused, warned
 from tidemark.settings import Values
+from tidemark.store.agreement import adopted, kept
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.errors import DRIVER_ERRORS, sqlstate, translate
 from tidemark.store.ground import faults, revision
@@ -32,6 +33,7 @@ PRIVILEGES: Final = {
     "ledger": "SELECT INSERT",
     "retention": "SELECT",
     "identity": "SELECT",
+    "settings": "SELECT INSERT",
     "sources": "SELECT INSERT UPDATE",
 }
 """What ingest does with each table."""
@@ -84,6 +86,8 @@ def database(values: Values, workers: int, processes: int) -> Iterator[Finding]:
                 yield _schema(at)
                 if at is not None:
                     yield from _privileges(connection)
+                if at == newest():
+                    yield _settings(connection, values)
             yield _budget(connection, workers, processes, values.database_pool_size)
     finally:
         pool.dispose()
@@ -188,6 +192,17 @@ def _schema(at: str | None) -> Finding:
     if at is None:
         return refused("schema", "the database is empty", "run `tidemark migrate`")
     return refused("schema", f"revision {at} and must be {wanted}", "run `tidemark migrate`")
+
+
+def _settings(connection: Connection, values: Values) -> Finding:
+    found = kept(connection)
+    if found is None:
+        return passed("shared settings", "none are kept yet; the job keeps its own")
+    try:
+        adopted(found, values)
+    except UsageError as error:
+        return refused("shared settings", str(error), "leave it out, or `tidemark settings`")
+    return passed("shared settings", str(found))
 
 
 def _privileges(connection: Connection) -> Iterator[Finding]:

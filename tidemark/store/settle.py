@@ -23,6 +23,7 @@ from tidemark.errors import MisconfiguredError, RefusedError, UnavailableError
 from tidemark.failpoints import reach
 from tidemark.logs import log
 from tidemark.settings import DAY_S, Values
+from tidemark.store import agreement
 from tidemark.store.connection import transaction
 from tidemark.store.copy import ROLLUP_COLUMNS, copy_out
 from tidemark.store.fold import (
@@ -300,8 +301,11 @@ class Settler:
         )
         if self.quantiles:
             connection.exec_driver_sql(NO_NESTED_LOOPS)
-        clock = connection.exec_driver_sql("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
-        return int(clock.scalar_one())
+        clock, kept = connection.exec_driver_sql(
+            f"SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, {agreement.KEPT}"
+        ).one()
+        agreement.check(kept, tiers_s=self.tiers_s, horizon_s=self.horizon_s, quantiles=self.quantiles)
+        return int(clock)
 
     def _replace_sql(self, level: int, scope: Range | list[Range], clock_us: int) -> str:
         """One statement that folds `scope`, replaces the store's rollups that differ, and returns every row of it.

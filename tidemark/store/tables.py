@@ -182,6 +182,23 @@ retention: Final = Table(
     ),
 )
 
+settings: Final = Table(
+    "settings",
+    metadata,
+    Column(
+        "only_row",
+        Boolean,
+        CheckConstraint("only_row", name="settings_only_row_check"),
+        primary_key=True,
+        server_default="true",
+        doc="always true: the table has one row, once a program has stored points",
+    ),
+    Column("tiers_s", ARRAY(Integer), nullable=False, doc="lengths of the windows"),
+    Column("horizon_s", Double, nullable=False, doc="how long after its end a window is first settled"),
+    Column("debounce_s", Double, nullable=False, doc="how long late points are gathered"),
+    Column("quantiles", Boolean, nullable=False, doc="rollups have quantiles"),
+)
+
 identity: Final = Table(
     "identity",
     metadata,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from tidemark.errors import MisconfiguredError, RefusedError, UnavailableError
 from tidemark.failpoints import reach
 from tidemark.settings import Values
-from tidemark.store import dead_letters
+from tidemark.store import agreement, dead_letters
 from tidemark.store.connection import transaction
 from tidemark.store.copy import POINT_COLUMNS, copy_in, points_to_copy
 from tidemark.store.errors import DRIVER_ERRORS, sqlstate
@@ -83,9 +83,9 @@ FROM unnest(CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS integer[])) A
 _GOOD_SERIES: Final = """
 INSERT INTO series (project, source, metric) VALUES ('tidemark', 'good', gen_random_uuid()::text) RETURNING series_id"""
 
-_LEDGER: Final = """
+_LEDGER: Final = f"""
 INSERT INTO ledger (received, inserted, overwritten, ignored, dead_lettered) VALUES (%s, %s, %s, %s, %s)
-RETURNING (SELECT json_build_array(project, source, metric) FROM series WHERE series_id = %s)"""
+RETURNING (SELECT json_build_array(project, source, metric) FROM series WHERE series_id = %s), {agreement.KEPT}"""
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,17 @@ class Policy:
     def of(cls, values: Values) -> Policy:
         """What settings give."""
         return cls(values.tiers_s[0], values.horizon_s, values.debounce_s)
+
+    def check(self, kept: list[Any] | None) -> None:
+        """Hold it against what the store keeps, as `agreement.KEPT` gives it.
+
+        Raises:
+            MisconfiguredError: it was changed.
+        """
+        found = agreement.kept_as(kept)
+        if found is not None and found.tiers_s[0] != self.base_s:
+            agreement.check(kept, tiers_s=(self.base_s,))
+        agreement.check(kept, horizon_s=self.horizon_s, debounce_s=self.debounce_s)
 
 
 @dataclass(frozen=True)
@@ -291,7 +302,8 @@ class Writer:
             counts = (block.received, inserted, overwritten, ignored, block.received - len(block.points))
             newest = int(ids.argmax()) if len(ids) else None
             number = None if newest is None else int(ids[newest])
-            name = connection.exec_driver_sql(_LEDGER, (*counts, number)).scalar_one()
+            name, kept = connection.exec_driver_sql(_LEDGER, (*counts, number)).one()
+            self.policy.check(kept)
             if newest is not None and name != list(block.keys[newest]):
                 raise _StaleSeriesError
             reach("raw.written")
