@@ -3,7 +3,6 @@
 GRANT UPDATE ON points, rollups, sources TO tidemark_writer;
 GRANT DELETE ON marks TO tidemark_writer;
 REVOKE INSERT ON retention, identity FROM tidemark_writer;
-GRANT INSERT ON settings TO tidemark_writer;
 
 GRANT INSERT ON marks, ledger, series TO tidemark_operator;
 GRANT INSERT, UPDATE ON rollups TO tidemark_operator;

@@ -35,6 +35,17 @@ def test_every_number_is_right_all_the_same(environment: dict[str, str], feed: F
     feed.publish([(message([(("null", "x\ny", "m"), now * 1000, 1.0)]), [])])
     counters = job.drained()
     assert counters["dead_lettered"] == counters["dead_lettered_bad_name"] == 1
-    everything_is_right(environment, feed.oracle())
+    oracle = feed.oracle()
+    everything_is_right(environment, oracle)
     url = environment["TIDEMARK_DATABASE_URL"]
     assert query(url, "SELECT sum(points) FROM sources")[0][0] >= counters["inserted"]
+
+    # whoever is told other windows than the store has does not begin
+    log = tmp_path / "other.log"
+    other = Job({**environment, "TIDEMARK_TIERS_S": "2,20,60"}, log)
+    until = time.monotonic() + 60
+    while other.status() is None and time.monotonic() < until:
+        time.sleep(0.1)
+    assert other.status() == 2
+    assert "--tiers_s is 2,20,60, and the programs of this store run with 2,10,60" in log.read_text()
+    everything_is_right(environment, oracle)
