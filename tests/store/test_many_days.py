@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine
 
+from tests.store.live import Live
 from tidemark.local.postgres import Postgres
 from tidemark.operate.compare_store import check_ledger, check_rollups, extent
 from tidemark.operate.report import Report
@@ -33,33 +33,6 @@ FIRST_US = 1_420_070_400_000_000 // DAY_US * DAY_US
 DAYS = 3650
 LONGEST_WAIT_S = 5.0
 SERIES = [SeriesKey("archive", f"s{i}", "m") for i in range(100)]
-LIVE = [SeriesKey("live", f"s{i}", "m") for i in range(10)]
-
-
-class Live(threading.Thread):
-    """Writes and settles what is of now, and measures how long its points wait."""
-
-    def __init__(self, pool: Engine) -> None:
-        super().__init__(daemon=True)
-        self._writer = Writer(pool, SeriesCache(pool), Policy(60, 0, 0))
-        self.stopping = threading.Event()
-        self.waits_s: list[float] = []
-        self.error: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            while not self.stopping.wait(0.05):
-                now_us = time.time_ns() // 1000
-                points = np.empty(100, POINT)
-                points["series_id"] = np.arange(100) % len(LIVE)
-                points["event_time"] = now_us - np.arange(100)
-                points["publish_time"] = now_us
-                points["value"] = 1
-                began = time.monotonic()
-                self._writer.write(Block(LIVE, points))
-                self.waits_s.append(time.monotonic() - began)
-        except Exception as error:  # noqa: BLE001  # the test asks for it
-            self.error = error
 
 
 def archive(points_a_day: int, value: float = 1.0, publish: int = 0) -> Iterator[Block]:
@@ -75,17 +48,6 @@ def archive(points_a_day: int, value: float = 1.0, publish: int = 0) -> Iterator
     points["value"] = value
     for at in range(0, number, BLOCK_POINTS):
         yield Block(SERIES, points[at : at + BLOCK_POINTS])
-
-
-def settle(pool: Engine, until: threading.Event) -> None:
-    settler = Settler(pool, TIERS_S, 0)
-    while not until.is_set():
-        found = False
-        for settled in settler.due():
-            settler.forget(settled.mark_ids)
-            found = True
-        if not found:
-            until.wait(0.2)
 
 
 def owed(pool: Engine) -> int:
@@ -117,10 +79,8 @@ def test_ten_years_of_days_in_a_burst_hold_up_nobody(server: Postgres, pytestcon
         shown = "SELECT current_setting('max_locks_per_transaction'), current_setting('max_connections')"
         assert connection.exec_driver_sql(shown).one() == ("64", "100")
         is_hypertable = hypertable(connection) is not None
-    live, ended = Live(pool), threading.Event()
-    settling = threading.Thread(target=settle, args=(pool, ended), daemon=True)
+    live = Live(pool, TIERS_S)
     live.start()
-    settling.start()
     writer = Writer(pool, SeriesCache(pool), Policy(60, 0, 0))
     stored = sum(writer.write(block).inserted for block in archive(points_a_day))
     overwritten = sum(writer.write(block).overwritten for block in archive(points_a_day, 2.0, 1))
@@ -129,13 +89,8 @@ def test_ten_years_of_days_in_a_burst_hold_up_nobody(server: Postgres, pytestcon
     until = time.monotonic() + 600
     while owed(pool) and time.monotonic() < until:
         time.sleep(0.2)
-    live.stopping.set()
-    live.join(60)
-    ended.set()
-    settling.join(60)
-    assert live.error is None
+    assert live.stop() <= LONGEST_WAIT_S
     assert owed(pool) == 0
-    assert max(live.waits_s) <= LONGEST_WAIT_S
     if is_hypertable:
         with single_statement(pool) as connection:
             chunks = connection.exec_driver_sql("SELECT count(*) FROM timescaledb_information.chunks").scalar_one()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ from tidemark.store import settle
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.dead_letters import LETTERS_AT_ONCE
 from tidemark.store.fold import Range
+from tidemark.store.hypertable import hypertable
 from tidemark.store.ledger import totals
 from tidemark.store.marks import cut_marks, insert_marks
 from tidemark.store.rebuild import Rebuild
@@ -160,6 +162,11 @@ def test_a_point_that_the_database_refuses_becomes_a_dead_letter_and_its_neighbo
         assert totals(connection).unbalanced == 0
 
 
+def pool_has_chunks(pool: Engine) -> bool:
+    with transaction(pool) as connection:
+        return hypertable(connection) is not None
+
+
 @contextmanager
 def altered(pool: Engine, change: str, back: str) -> Iterator[None]:
     with transaction(pool) as connection:
@@ -207,6 +214,40 @@ def test_when_the_database_is_at_fault_nothing_becomes_a_dead_letter(pool: Engin
     assert (written.inserted, written.dead_lettered) == (40, 1)
     with transaction(pool) as connection:
         assert totals(connection).unbalanced == 0
+
+
+_LIMIT = """
+CREATE OR REPLACE FUNCTION limited() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF (SELECT count(*) FROM fresh) > {most} THEN RAISE 'too much at once' USING ERRCODE = '53400'; END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER limited AFTER INSERT ON points REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION limited()"""
+
+
+@pytest.mark.parametrize(("most", "stored"), [(100, 1000), (1, 1000), (0, 0)])
+def test_a_block_that_is_too_much_is_written_in_halves(pool: Engine, most: int, stored: int) -> None:
+    """Whatever the server counts; but where even a point is too much, that is found out soon."""
+    if pool_has_chunks(pool):
+        pytest.skip("a hypertable has no transition tables")
+    rows = [(0, BASE_US + i, BASE_US + i, float(i)) for i in range(1000)]
+    letter = DeadLetter("halved", -1, b"?", {}, "decode", Reason.NOT_JSON, "told", BASE_US)
+    block = Block([SeriesKey("p", "halved", "m")], np.array(rows, POINT), None, [letter])
+    writer = Writer(pool, SeriesCache(pool), Policy(60, 0, 0))
+    create, trigger = _LIMIT.format(most=most).split(";\nCREATE TRIGGER")
+    with transaction(pool) as connection:
+        connection.exec_driver_sql(create)
+    with altered(pool, f"CREATE TRIGGER{trigger}", "DROP TRIGGER limited ON points"):
+        began = time.monotonic()
+        if stored:
+            assert writer.write(block).inserted == stored
+        else:
+            with pytest.raises(UnavailableError, match="too much at once"):
+                writer.write(block)
+            assert time.monotonic() - began < 1
+    with transaction(pool) as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM points").scalar_one() == stored
+        assert totals(connection).unbalanced == 0
+        assert totals(connection).received == (stored + 1 if stored else 0)
 
 
 def test_points_that_come_with_a_dead_letter_that_is_refused_are_not_refused_for_it(pool: Engine) -> None:
