@@ -49,7 +49,7 @@ def shapes(rng: random.Random) -> dict[str, list[Point]]:
     return {
         "from 1 s to 6 h": some("spread", spread),
         "two days in a message": some("two days", [now - (i % 2) * 26 * HOUR_MS - i for i in range(40)], series=1),
-        "stuck in 1970": some("stuck", [0] * 30 + [1] * 30, series=1),
+        "stuck in 1973": some("stuck", [10**11] * 30 + [10**11 + 1] * 30, series=1),
         "two values at once": some("ties", [now - i // 2 for i in range(40)], series=1),
         "90 % on one series": some("skewed", [now - i for i in range(4500)], series=1)
         + [(("skewed", f"t{i % 50}", "m"), (now - i) * 1000, 1.5) for i in range(500)],

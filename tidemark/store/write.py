@@ -262,7 +262,7 @@ class Writer:
             MisconfiguredError: it is refused as well, so the data is not at fault.
         """
         point = like.points[:1].copy()
-        point["value"] = 1
+        point["value"] = 0.5
         try:
             with transaction(self.pool) as connection:
                 point["series_id"] = connection.exec_driver_sql(_GOOD_SERIES).scalar_one()
