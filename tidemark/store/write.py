@@ -1,9 +1,6 @@
 """Writes a block: one transaction of points, marks, dead letters and a ledger row, or one for each part of it.
 
-The points go in by an optimistic binary COPY straight into the table; where one of them is there already the COPY is
-rolled back to a savepoint and the block is staged and merged, the greatest (publish_time, value, attributes) winning.
-While most blocks have points that are there already, as in a redelivery or a backfill that overlaps, they are staged
-at once. Either way leaves the same state, so a block may be written any number of times, in any order, by anyone.
+A block may be written any number of times, in any order, by anyone.
 """
 
 from __future__ import annotations
@@ -13,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import Connection, Engine
 
 from tidemark.errors import MisconfiguredError, RefusedError, UnavailableError
@@ -21,58 +17,14 @@ from tidemark.failpoints import reach
 from tidemark.settings import Values
 from tidemark.store import agreement, dead_letters
 from tidemark.store.connection import transaction
-from tidemark.store.copy import POINT_COLUMNS, copy_in, points_to_copy
-from tidemark.store.errors import DRIVER_ERRORS, sqlstate
 from tidemark.store.reach import TransactionReach, in_halves, in_spans
 from tidemark.store.series import SeriesCache
+from tidemark.store.upsert import Habit, put_points
 from tidemark.wire.block import Block, DeadLetter, Winners, winners
-from tidemark.wire.message import moment
 from tidemark.wire.summary import MICROSECONDS, POINT, Points
 
-UNIQUE_VIOLATION: Final = "23505"
 SERIES_A_WINDOW: Final = 64
 """Up to this many series of one past window are marked one by one; above, the whole window is."""
-
-_STAGE: Final = """
-CREATE TEMPORARY TABLE IF NOT EXISTS staged_points (
-    place integer, series_id integer, event_time timestamptz, value double precision, publish_time timestamptz,
-    attributes jsonb
-) ON COMMIT DELETE ROWS"""
-
-# Compared as text, whose order is total: jsonb takes 1 and 1.0 for equal, and the first of them would stay.
-_GREATER: Final = """
-({new}.publish_time, {new}.value, coalesce({new}.attributes::text, '') COLLATE "C")
-> ({old}.publish_time, {old}.value, coalesce({old}.attributes::text, '') COLLATE "C")"""
-
-# LATERAL with OFFSET 0: a look into the key for each row, whatever the planner thinks of a table it has no figures of.
-# The bounds let a hypertable leave out its other chunks.
-_STORED: Final = f"""
-SELECT coalesce(string_agg(int4send(s.place), ''), ''), coalesce(bool_or(p.greater), false)
-FROM staged_points s CROSS JOIN LATERAL (
-    SELECT {_GREATER.format(new="s", old="q")} AS greater FROM points q
-    WHERE q.series_id = s.series_id AND q.event_time = s.event_time
-    AND q.event_time >= CAST(%s AS timestamptz) AND q.event_time <= CAST(%s AS timestamptz) OFFSET 0
-) p"""
-
-_MERGE: Final = f"""
-WITH merged AS (
-    INSERT INTO points ({POINT_COLUMNS})
-    SELECT {POINT_COLUMNS} FROM %s
-    ORDER BY series_id, event_time
-    ON CONFLICT (series_id, event_time) DO UPDATE
-    SET value = excluded.value, publish_time = excluded.publish_time, attributes = excluded.attributes
-    WHERE {_GREATER.format(new="excluded", old="points")}
-    RETURNING (xmax = 0) AS fresh
-)
-SELECT count(*) FILTER (WHERE fresh), count(*) FILTER (WHERE NOT fresh) FROM merged"""
-_MERGE_STAGED: Final = _MERGE % "staged_points"
-_MERGE_TIED: Final = (
-    _MERGE
-    % """(
-        SELECT DISTINCT ON (series_id, event_time) * FROM staged_points
-        ORDER BY series_id, event_time, publish_time DESC, value DESC, coalesce(attributes::text, '') COLLATE "C" DESC
-    ) AS greatest"""
-)
 
 _MARK: Final = """
 INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at)
@@ -146,25 +98,6 @@ def together(written: list[Written]) -> Written:
         sum(part.ignored for part in written),
         [letter for part in written for letter in part.dead_letters],
     )
-
-
-class Habit:
-    """Whether blocks lately had points that were stored already: then a COPY would be made for nothing.
-
-    A COPY that succeeds costs about half of a merge, one that fails as much as it costs to reach the row that is there
-    already: so the break-even lies near one block in two.
-    """
-
-    def __init__(self) -> None:
-        self._share = 0.0
-
-    def merges(self) -> bool:
-        """Stage and merge at once."""
-        return self._share > 0.5
-
-    def saw(self, conflict: bool) -> None:
-        """Learn from one block; about the last five count."""
-        self._share += 0.2 * (conflict - self._share)
 
 
 class _StaleSeriesError(Exception):
@@ -268,7 +201,7 @@ class Writer:
                 point["series_id"] = connection.exec_driver_sql(_GOOD_SERIES).scalar_one()
                 won = Winners(point, [b'{"good":true}'], np.zeros(1, np.intp), tied=False)
                 for _ in range(2):  # copied in, and then merged
-                    _put_points(connection, won, Habit())
+                    put_points(connection, won, Habit())
                 self._put_marks(connection, point)
                 dead_letters.put(connection, [letter])
                 connection.exec_driver_sql(_LEDGER, (2, 1, 0, 0, 1, None))
@@ -295,7 +228,7 @@ class Writer:
         with transaction(self.pool) as connection:
             if self.series.generation != generation:
                 raise _StaleSeriesError
-            inserted, overwritten = _put_points(connection, won, self.habit) if len(won.points) else (0, 0)
+            inserted, overwritten = put_points(connection, won, self.habit) if len(won.points) else (0, 0)
             self._put_marks(connection, won.points)
             dead_letters.put(connection, block.dead_letters)
             ignored = len(block.points) - inserted - overwritten
@@ -318,33 +251,6 @@ class Writer:
                 _MARK,
                 (self.policy.base_s, self.policy.horizon_s, self.policy.debounce_s, starts, ends, series),
             )
-
-
-def _put_points(connection: Connection, won: Winners, habit: Habit) -> tuple[int, int]:
-    """Insert or merge; returns how many points were inserted and overwritten.
-
-    Rows are locked in the order of their key, by one statement: so writers never wait for each other crosswise.
-    What an attempt has locked before it failed, its savepoint lets go.
-    """
-    if not won.tied and not habit.merges() and _copied(connection, won.points, won.attributes):
-        habit.saw(conflict=False)
-        return len(won.points), 0
-    connection.exec_driver_sql(_STAGE)
-    places = f"staged_points (place, {POINT_COLUMNS})"
-    copy_in(connection, places, points_to_copy(won.points, won.attributes, places=True))
-    if won.tied:
-        inserted, overwritten = connection.exec_driver_sql(_MERGE_TIED).one()
-        return inserted, overwritten
-    stored, greater = _stored(connection, won.points)
-    habit.saw(conflict=len(stored) > 0)
-    if not greater:
-        fresh = np.ones(len(won.points), bool)
-        fresh[stored] = False
-        texts = won.attributes and [won.attributes[i] for i in np.flatnonzero(fresh).tolist()]
-        if _copied(connection, won.points[fresh], texts):
-            return int(np.count_nonzero(fresh)), 0
-    inserted, overwritten = connection.exec_driver_sql(_MERGE_STAGED).one()
-    return inserted, overwritten
 
 
 def marks(points: Points, base_s: int, past_s: float) -> tuple[list[int], list[int], list[int | None]]:
@@ -378,27 +284,3 @@ def marks(points: Points, base_s: int, past_s: float) -> tuple[list[int], list[i
         ends += ((window[last] + 1) * base_s).tolist()
         owners += series[first].tolist()
     return starts, ends, owners
-
-
-def _copied(connection: Connection, points: Points, attributes: list[bytes | None] | None) -> bool:
-    """COPY points into the table; False, and nothing is changed, where one of them is there already."""
-    if not len(points):
-        return True
-    savepoint = connection.begin_nested()
-    try:
-        copy_in(connection, f"points ({POINT_COLUMNS})", points_to_copy(points, attributes))
-    except DRIVER_ERRORS as error:
-        if sqlstate(error) != UNIQUE_VIOLATION:
-            raise
-        savepoint.rollback()
-        return False
-    savepoint.commit()
-    return True
-
-
-def _stored(connection: Connection, points: Points) -> tuple[npt.NDArray[np.int32], bool]:
-    """The places of the staged points that are there already, and whether any is greater than what is there."""
-    times = points["event_time"]
-    bounds = (moment(int(times.min())), moment(int(times.max())))
-    places, greater = connection.exec_driver_sql(_STORED, bounds).one()
-    return np.frombuffer(places, ">i4").astype(np.int32), greater
