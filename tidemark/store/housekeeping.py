@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, NamedTuple
 
 from sqlalchemy import Engine
@@ -204,17 +205,20 @@ class Housekeeping:
             return 0
         done = 0
         for chunk in chunks:
-            with transaction(self.pool) as connection:
-                to_shrink = swollen(connection, chunk)
-                table.make_columnar(connection, chunk)
+            to_shrink = a_few_times(partial(self._make_columnar, table, chunk))  # it gives up beside others' writes
             done += not chunk.columnar
-            self._shrink(to_shrink)
+            if to_shrink:
+                a_few_times(partial(self._shrink, to_shrink))
         return done
+
+    def _make_columnar(self, table: Hypertable, chunk: Chunk) -> list[str]:
+        with transaction(self.pool) as connection:
+            to_shrink = swollen(connection, chunk)
+            table.make_columnar(connection, chunk)
+        return to_shrink
 
     def _shrink(self, tables: list[str]) -> None:
         """Write tables anew without what is gone from them; who reads or writes this chunk waits meanwhile."""
-        if not tables:
-            return
         try:
             with self.pool.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.exec_driver_sql(f"SET lock_timeout = {round(LOCK_TIMEOUT_S * 1000):d}")
