@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
+from msgspec import UNSET, DecodeError, ValidationError
 
 from tidemark.wire.block import Columns, SeriesKey
 from tidemark.wire.body import BODIES, BODY, MISSING, UNREADABLE, Body, Point, check_head
@@ -52,8 +52,11 @@ class Decoder:
             text = body(message, self.limits.max_message_bytes)
             try:
                 items = _parse(text)
-                _refuse_misplaced(items, text)
+                has_batches = False
                 for item in items:
+                    if not has_batches and item.points is not UNSET:
+                        has_batches = True
+                        _refuse_misplaced(text, len(items))
                     self.accept(item, into, message.publish_time, now_us)
                 if len(into.series) == held:
                     raise RejectedError(Reason.EMPTY_MESSAGE, "the body has no points")
@@ -65,8 +68,8 @@ class Decoder:
 
     def accept(self, item: Body, into: Columns, publish_time: int, now_us: int) -> None:
         """Append the point or points of one body."""
-        if item.points is msgspec.UNSET:
-            if item.metric is msgspec.UNSET or item.event_time is msgspec.UNSET or item.value is msgspec.UNSET:
+        if item.points is UNSET:
+            if item.metric is UNSET or item.event_time is UNSET or item.value is UNSET:
                 raise RejectedError(Reason.MISSING_FIELD, MISSING)
             points = [Point(item.metric, item.event_time, item.value, item.attributes)]
         else:
@@ -91,7 +94,7 @@ class Decoder:
             stated = point.event_time
             if isinstance(stated, int):
                 micros = stated * 1000
-                if not max(earliest, _LEAST_US) <= micros <= latest:
+                if not earliest <= micros <= latest or micros < _LEAST_US:
                     raise untimely(stated, micros, earliest, latest)
             else:
                 micros = microseconds(stated)
@@ -148,13 +151,13 @@ class Decoder:
         return into.number(SeriesKey(item.project, item.source, metric), metrics)
 
 
-def _refuse_misplaced(items: list[Body], text: bytes) -> None:
+def _refuse_misplaced(text: bytes, number: int) -> None:
     """Have batches looked at point by point where the names of their heads may stand in points as well.
 
     Raises:
         RejectedError: they may.
     """
-    if any(text.count(name) > len(items) for name in _HEAD_NAMES) and any(i.points is not msgspec.UNSET for i in items):
+    if any(text.count(name) > number for name in _HEAD_NAMES):
         raise RejectedError(Reason.WRONG_SHAPE, "")
 
 
@@ -164,7 +167,7 @@ def _parse(text: bytes) -> list[Body]:
         return BODIES.decode(text)
     try:
         return [BODY.decode(text)]
-    except msgspec.ValidationError:
+    except ValidationError:
         raise
-    except msgspec.DecodeError:
+    except DecodeError:
         return BODY.decode_lines(text)

@@ -84,7 +84,8 @@ def body(message: Message, max_bytes: int) -> bytes:
     """
     if len(message.data) > max_bytes:
         raise RejectedError(Reason.MESSAGE_TOO_LARGE, f"{len(message.data)} bytes, at most {max_bytes} are taken")
-    text = unpacked(message.data, message.attributes.get("content_encoding", ""), max_bytes)
+    encoding = message.attributes.get("content_encoding")
+    text = unpacked(message.data, encoding, max_bytes) if encoding else message.data
     if not text or text.isspace():
         raise RejectedError(Reason.EMPTY_MESSAGE, "the body has no text")
     return text
