@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.store.faults import TABLES
+from tests.waiting import eventually
 from tidemark import cli
 from tidemark.errors import MisconfiguredError, UsageError
 from tidemark.local.postgres import Postgres
@@ -24,6 +25,8 @@ from tidemark.store.connection import make_engine, single_statement, transaction
 from tidemark.store.fold import Range
 from tidemark.store.housekeeping import Housekeeping
 from tidemark.store.migrate import migrate
+from tidemark.store.rebuild import Rebuild
+from tidemark.store.remove import Deletion
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.write import Policy, Writer
@@ -260,6 +263,129 @@ def test_a_block_that_is_being_stored_while_they_change_is_in_the_right_windows(
     assert refused
     settle(pool, new)
     right(pool, new)
+
+
+def old_rebuild(pool: Engine) -> None:
+    Rebuild(pool, FIRST.tiers_s, START_S, START_S + DAY_S).mark()
+
+
+def old_hiding(pool: Engine) -> None:
+    Rebuild(pool, FIRST.tiers_s, START_S, START_S + DAY_S).hide([(tuple(KEY), 3600, START_S, 1 << 61)])
+
+
+def old_deletion(pool: Engine) -> None:
+    with single_statement(pool) as connection:
+        ids = connection.exec_driver_sql("SELECT series_id FROM series").scalars().all()
+    list(Deletion(pool, FIRST.tiers_s, list(ids), None, None).run())
+
+
+@pytest.mark.parametrize("work", [old_rebuild, old_hiding, old_deletion])
+def test_a_command_that_they_change_under_leaves_nothing_that_nobody_takes(
+    pool: Engine, work: Callable[[Engine], None]
+) -> None:
+    keep(pool)
+    store(pool)
+    settle(pool)
+    new = Agreement((10, 60), 120.0, 30.0, False)
+    change(pool, new)
+    with pytest.raises(MisconfiguredError, match="were changed"):
+        work(pool)
+    settle(pool, new)
+    right(pool, new)
+    with single_statement(pool) as connection:
+        assert set(connection.exec_driver_sql("SELECT tier_s FROM marks").scalars()) <= set(new.tiers_s)
+
+
+@pytest.mark.parametrize(
+    "new",
+    [Agreement((60, DAY_S), 120.0, 30.0, False), Agreement((60, 3600, DAY_S), 120.0, 30.0, True)],
+    ids=str,
+)
+def test_what_a_settler_has_read_when_they_change_is_settled_again(pool: Engine, new: Agreement) -> None:
+    keep(pool)
+    store(pool)
+    settle(pool)
+    store(pool, value=5.0)
+    refused: list[MisconfiguredError] = []
+
+    def work() -> None:
+        try:
+            settle(pool)
+        except MisconfiguredError as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=work)
+
+    def waits() -> bool:
+        with single_statement(pool) as own:
+            found = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND state = 'active'"
+            return bool(own.exec_driver_sql(found).scalar_one())
+
+    with transaction(pool) as connection:
+        connection.exec_driver_sql("SELECT FROM rollups FOR UPDATE")
+        thread.start()
+        eventually(waits)  # its statement has its snapshot
+        change(pool, new)
+    thread.join(60)
+    assert "were changed" in str(refused[0])
+    settle(pool, new)
+    right(pool, new)
+
+
+def test_what_is_owed_in_a_tier_that_goes_is_owed_in_the_one_above(pool: Engine) -> None:
+    keep(pool)
+    store(pool)
+    settle(pool)
+    store(pool, value=5.0)
+    settler = Settler(pool, FIRST.tiers_s, FIRST.horizon_s)
+    first = next(due := settler.due(everything=True))
+    due.close()
+    settler.forget(first.mark_ids)
+    owed = "SELECT DISTINCT tier_s FROM marks WHERE NOT closing"
+    with single_statement(pool) as connection:
+        assert connection.exec_driver_sql(owed).scalars().all() == [3600]
+    new = Agreement((60, DAY_S), 120.0, 30.0, False)
+    change(pool, new)
+    with single_statement(pool) as connection:
+        assert connection.exec_driver_sql(owed).scalars().all() == [DAY_S]
+    settle(pool, new)
+    right(pool, new)
+
+
+@pytest.mark.parametrize(
+    ("ran_with", "told"),
+    [
+        (Agreement((10, 60), 120.0, 30.0, False), {"tiers_s": "10,60"}),
+        (Agreement((60,), 120.0, 30.0, False), {"tiers_s": "60"}),
+        (Agreement((60, 3600, DAY_S), 120.0, 30.0, True), {"quantiles": "true"}),
+    ],
+    ids=str,
+)
+def test_a_store_of_before_is_not_given_the_defaults_over_what_it_ran_with(
+    pool: Engine, command: Command, ran_with: Agreement, told: dict[str, str]
+) -> None:
+    store(pool, ran_with)
+    settle(pool, ran_with)
+    name = next(iter(told))
+    for keeps in (False, True):
+        with pytest.raises(UsageError, match=f"start ingest once with .*--{name}"):
+            agreed(pool, values(), keep=keeps)  # type: ignore[arg-type]
+    status, out, err = command("verify", "--rollup_dataset=proj.d")
+    assert (status, f"--{name}" in out + err) == (2, True)
+    with single_statement(pool) as connection:
+        assert kept(connection) is None
+    keep(pool, **told)
+    with single_statement(pool) as connection:
+        assert kept(connection) == ran_with
+    right(pool, ran_with)
+
+
+def test_a_store_of_before_that_ran_with_the_defaults_keeps_them(pool: Engine) -> None:
+    store(pool)
+    settle(pool)
+    keep(pool)
+    with single_statement(pool) as connection:
+        assert kept(connection) == FIRST
 
 
 def test_the_smallest_tier_cannot_become_one_whose_points_are_gone(pool: Engine, command: Command) -> None:

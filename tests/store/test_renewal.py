@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import sqlalchemy
 
 from tests.store.faults import Stream, block
+from tests.waiting import eventually
 from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.local.postgres import Postgres
 from tidemark.retry import until_done
@@ -69,13 +69,6 @@ def change_password(server: Postgres) -> None:
     """As one does it, with the connections that are open ended."""
     as_owner(server, "ALTER ROLE rotated PASSWORD 'second'")
     end_sessions(server)
-
-
-def eventually(found: Callable[[], bool], within_s: float = 20) -> None:
-    until = time.monotonic() + within_s
-    while not found():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 def test_a_new_password_is_found_without_a_restart(server: Postgres, secret: Path) -> None:

@@ -358,7 +358,9 @@ def test_a_rebuild_of_any_size_settles_in_bounded_transactions_beside_live_windo
         if turn % 5 == 0 and live < 410:
             minutes(pool, live, 1)
             with transaction(pool) as connection:  # as of points that come in time
-                insert_marks(connection, 60, [Range(DAY.start + live * 60, DAY.start + live * 60 + 60)])
+                insert_marks(
+                    connection, (60, 3600, 86_400), 60, [Range(DAY.start + live * 60, DAY.start + live * 60 + 60)]
+                )
             live, since = live + 1, turn
         shown = set()
         for settled in settler.due():
@@ -391,7 +393,7 @@ def test_a_window_that_cannot_be_settled_does_not_stop_others(
     settle_all(pool)
     minutes(pool, 60, 1, value=1000.0)  # the same event times: greater points
     with transaction(pool) as connection:
-        insert_marks(connection, 60, [DAY])
+        insert_marks(connection, (60, 3600, 86_400), 60, [DAY])
     minutes(pool, 100, 20)
     hasty = make_engine(url, 2, 1.0)
     settler = Settler(hasty, TIERS_S, 0)

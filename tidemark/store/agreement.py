@@ -21,6 +21,16 @@ KEPT: Final = "(SELECT json_build_array(to_json(tiers_s), horizon_s, debounce_s,
 _KEEP: Final = """
 INSERT INTO settings (tiers_s, horizon_s, debounce_s, quantiles) VALUES (CAST(%s AS integer[]), %s, %s, %s)
 ON CONFLICT DO NOTHING"""
+_TIERS: Final = """
+WITH RECURSIVE r AS (
+    SELECT min(tier_s) AS tier_s FROM rollups
+    UNION ALL
+    SELECT (SELECT min(tier_s) FROM rollups WHERE tier_s > r.tier_s) FROM r WHERE r.tier_s IS NOT NULL
+)
+SELECT tier_s FROM r WHERE tier_s IS NOT NULL
+UNION SELECT tier_s FROM (SELECT DISTINCT tier_s FROM marks) m ORDER BY 1"""
+_SKETCHES: Final = """
+SELECT count(bins) > 0 FROM (SELECT bins FROM rollups WHERE tier_s = %s ORDER BY window_start DESC LIMIT 10000) newest"""
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,17 @@ def check(row: list[Any] | None, **running: object) -> None:
         )
 
 
+def hold(connection: Connection, **running: object) -> None:
+    """Hold what is kept against what this program runs with, after its transaction has changed `marks`.
+
+    A change of the settings locks that table: it waits for this transaction, whose marks it finds, or is seen here.
+
+    Raises:
+        MisconfiguredError: the store's settings were changed since it started.
+    """
+    check(connection.exec_driver_sql(f"SELECT {KEPT}").scalar(), **running)
+
+
 def agreed(pool: Engine, values: Values, *, keep: bool) -> Values:
     """Settings as the store has them.
 
@@ -80,16 +101,42 @@ def agreed(pool: Engine, values: Values, *, keep: bool) -> Values:
         keep: Where the store has none yet, let them be those of this program from now on.
 
     Raises:
-        UsageError: the program is told another one than the store has.
+        UsageError: the program is told another one than the store has; or it keeps none yet and was run with others.
         UnavailableError, MisconfiguredError: the store could not be asked.
     """
     with transaction(pool) as connection:
         found = kept(connection)
+        if found is None:
+            check_first(connection, values)
         if found is None and keep:
             mine = Agreement(*(values.by_name[name] for name in NAMES))
             connection.exec_driver_sql(_KEEP, (list(mine.tiers_s), mine.horizon_s, mine.debounce_s, mine.quantiles))
             found = kept(connection)
     return values if found is None else adopted(found, values)
+
+
+def check_first(connection: Connection, values: Values) -> None:
+    """Where nothing is kept yet, hold a program against the rollups that older ones have left.
+
+    What it was told it may run with; what it would take from the defaults has to be what they ran with.
+
+    Raises:
+        UsageError: it was not told, and they ran with others.
+    """
+    tiers_s = tuple(connection.exec_driver_sql(_TIERS).scalars())
+    if not tiers_s:
+        return
+    taken = {name: values.by_name[name] for name in NAMES if name in values.by_name and name not in values.told}
+    if taken.get("tiers_s", tiers_s) != tiers_s:
+        raise UsageError(
+            f"The rollups of this store are of {_text(tiers_s)} s, and it does not keep yet with which settings its programs "
+            "run: start ingest once with the --tiers_s that it has had until now."
+        )
+    if taken.get("quantiles") is False and connection.exec_driver_sql(_SKETCHES, (tiers_s[0],)).scalar_one():
+        raise UsageError(
+            "The rollups of this store have quantiles, and it does not keep yet with which settings its programs run: "
+            "start ingest once with --quantiles=true, as until now."
+        )
 
 
 def adopted(found: Agreement, values: Values) -> Values:

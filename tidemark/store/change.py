@@ -20,11 +20,14 @@ from tidemark.wire.summary import MICROSECONDS
 LOCK_TIMEOUT_S: Final = 5
 _ROLLUPS: Final = "SELECT min(window_start), max(window_start) FROM rollups WHERE tier_s = %s"
 _MOVE_MARKS: Final = """
-UPDATE marks SET tier_s = {base_s:d},
-    window_from = date_bin(interval '{base_s:d} seconds', window_from, to_timestamp(0)),
-    window_to = date_bin(interval '{base_s:d} seconds', window_to + interval '{base_s:d} seconds' - interval '1 microsecond',
-                         to_timestamp(0))
-WHERE tier_s <> ALL(CAST(%s AS integer[])) AND NOT closing"""
+UPDATE marks SET tier_s = above.tier_s, window_from = date_bin(above.length, window_from, to_timestamp(0)),
+    window_to = date_bin(above.length, window_to + above.length - interval '1 microsecond', to_timestamp(0))
+FROM (
+    SELECT gone_s, min(t) AS tier_s, min(t) * interval '1 second' AS length
+    FROM (SELECT DISTINCT tier_s AS gone_s FROM marks WHERE tier_s <> ALL(CAST(%s AS integer[]))) g
+    JOIN unnest(CAST(%s AS integer[])) AS u(t) ON t > gone_s GROUP BY gone_s
+) above
+WHERE marks.tier_s = gone_s AND NOT closing"""
 _DROP_MARKS: Final = "DELETE FROM marks WHERE tier_s <> ALL(CAST(%s AS integer[]))"
 
 
@@ -94,10 +97,10 @@ def _change(pool: Engine, new: Agreement, found: Owed) -> None:
         put(connection, new)
         _keep_marks(connection, new.tiers_s)
         for tier_s in found.tiers_s:
-            insert_marks(connection, tier_s, [found.within])
+            insert_marks(connection, new.tiers_s, tier_s, [found.within])
 
 
 def _keep_marks(connection: Connection, tiers_s: tuple[int, ...]) -> None:
-    """What is owed in a tier that is no more is owed in the smallest; its last looks have nothing to look at."""
-    connection.exec_driver_sql(_MOVE_MARKS.format(base_s=tiers_s[0]), (list(tiers_s),))
+    """What is owed in a tier that is no more is owed in the next one above; its last looks have nothing to look at."""
+    connection.exec_driver_sql(_MOVE_MARKS, (list(tiers_s), list(tiers_s)))
     connection.exec_driver_sql(_DROP_MARKS, (list(tiers_s),))

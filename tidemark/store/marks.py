@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from sqlalchemy import Connection
 
+from tidemark.store.agreement import hold
 from tidemark.store.fold import Range
 from tidemark.store.parts import Mark
 from tidemark.store.write import SERIES_A_WINDOW
@@ -33,17 +34,22 @@ RETURNING {NUMBER}, extract(epoch FROM window_from)::bigint, extract(epoch FROM 
 _DELETE: Final = f"DELETE FROM marks WHERE id = ANY(ARRAY({_IDS}))"
 
 
-def insert_marks(connection: Connection, tier_s: int, ranges: Sequence[Range]) -> int:
+def insert_marks(connection: Connection, tiers_s: tuple[int, ...], tier_s: int, ranges: Sequence[Range]) -> int:
     """Owe ranges of windows of one tier a settling, due at once; returns how many marks that takes.
 
     Args:
         connection: In the transaction of what changed.
-        tier_s: Length of a window.
+        tiers_s: With which the program runs.
+        tier_s: The one of them, which is the length of a window.
         ranges: Widened to whole windows.
+
+    Raises:
+        MisconfiguredError: the store's tiers were changed since the program started: nobody would take the marks.
     """
     starts = [r.start // tier_s * tier_s for r in ranges]
     ends = [-(-r.end // tier_s) * tier_s for r in ranges]
     connection.exec_driver_sql(_MARK, (tier_s, False, starts, ends, [r.series_id for r in ranges], [0.0] * len(ranges)))
+    hold(connection, tiers_s=tiers_s)
     return len(ranges)
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError, UsageError
 from tidemark.findings import Finding, passed, refused, warned
 from tidemark.settings import Values
-from tidemark.store.agreement import adopted, kept
+from tidemark.store.agreement import adopted, check_first, kept
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.errors import DRIVER_ERRORS, sqlstate, translate
 from tidemark.store.ground import faults, revision
@@ -196,13 +196,16 @@ def _schema(at: str | None) -> Finding:
 
 def _settings(connection: Connection, values: Values) -> Finding:
     found = kept(connection)
-    if found is None:
-        return passed("shared settings", "none are kept yet; the job keeps its own")
     try:
-        adopted(found, values)
+        if found is None:
+            check_first(connection, values)
+        else:
+            adopted(found, values)
     except UsageError as error:
-        return refused("shared settings", str(error), "leave it out, or `tidemark settings`")
-    return passed("shared settings", str(found))
+        return refused(
+            "shared settings", str(error), "leave it out, or `tidemark settings`" if found else "tell them once"
+        )
+    return passed("shared settings", str(found or "none are kept yet; the job keeps its own"))
 
 
 def _privileges(connection: Connection) -> Iterator[Finding]:

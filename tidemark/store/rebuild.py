@@ -79,7 +79,7 @@ class Rebuild:
             if self.project is not None:
                 owners = [row[0] for row in connection.exec_driver_sql(_OF_PROJECT, (self.project,)).all()]
             ranges = [Range(start, end, owner) for start, end in days for owner in owners]
-            return sum(insert_marks(connection, tier_s, ranges) for tier_s in self.tiers_s)
+            return sum(insert_marks(connection, self.tiers_s, tier_s, ranges) for tier_s in self.tiers_s)
 
     def hide(self, rows: Iterable[Row]) -> int:
         """Give the store a greater revision of rows that it lacks or has older, marked so that they are appended.
@@ -105,6 +105,6 @@ class Rebuild:
                 outdone = connection.exec_driver_sql(_HIDE, columns).all()
                 for tier_s in self.tiers_s:
                     starts = [Range(f, f + tier_s, s) for s, t, f in outdone if t == tier_s]
-                    insert_marks(connection, tier_s, starts)
+                    insert_marks(connection, self.tiers_s, tier_s, starts)
             hidden += len(outdone)
         return hidden

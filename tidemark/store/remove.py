@@ -131,7 +131,9 @@ class Deletion:
             gone = connection.exec_driver_sql(sql, (ids, moment_s(day.start), moment_s(day.end), base_s)).all()
             removed = sum(int(number) for _, number in gone)
             if removed:
-                insert_marks(connection, base_s, [Range(day.start, day.end, series) for series, _ in gone])
+                insert_marks(
+                    connection, self.tiers_s, base_s, [Range(day.start, day.end, series) for series, _ in gone]
+                )
                 record_removed(connection, removed)
         return removed
 
@@ -159,9 +161,8 @@ class Deletion:
                 hidden = connection.exec_driver_sql(_HIDE.format(zeros=_ZEROS), (ids, base_s, *bounds)).all()
                 for tier_s in self.tiers_s:
                     windows = {(series, start // tier_s * tier_s) for series, start in hidden}
-                    insert_marks(
-                        connection, tier_s, [Range(start, start + tier_s, series) for series, start in sorted(windows)]
-                    )
+                    ranges = [Range(start, start + tier_s, series) for series, start in sorted(windows)]
+                    insert_marks(connection, self.tiers_s, tier_s, ranges)
 
     def _within(self) -> Range:
         if self.start is not None and self.end is not None:
