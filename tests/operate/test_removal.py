@@ -17,8 +17,9 @@ from tidemark import cli, retry
 from tidemark.local.stack import DATASET, Stack
 from tidemark.operate.maintain import Maintained, maintain
 from tidemark.operate.verify import verify
-from tidemark.settings import MAINTAIN, read
+from tidemark.settings import AGREED, MAINTAIN, read
 from tidemark.store import housekeeping
+from tidemark.store.agreement import agreed
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.ledger import totals
 from tidemark.store.remove import Deletion
@@ -94,8 +95,9 @@ def product(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Product]:
         monkeypatch.setenv(name, environment[name])
     made = Product(environment)
     with transaction(made.pool) as connection:
-        connection.exec_driver_sql("TRUNCATE points, rollups, marks, dead_letters, ledger, series")
+        connection.exec_driver_sql("TRUNCATE points, rollups, marks, dead_letters, ledger, series, settings")
         connection.exec_driver_sql("UPDATE retention SET removed_before = '-infinity'")
+    agreed(made.pool, read(AGREED, {"horizon_s": "0", "debounce_s": "0"}, environment={}), keep=True)
     made.series.forget()
     _empty_warehouse()
     yield made
@@ -527,7 +529,8 @@ def test_a_name_that_no_series_has_is_said_with_what_is_like_it(
 
 
 def test_compressing_what_is_still_corrected_is_refused(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["maintain", "--horizon_s=864000"]) == 2
+    assert cli.main(["settings", "--horizon_s=864000", "--yes"]) == 0
+    assert cli.main(["maintain"]) == 2
     assert "--compress_after_days=7 is within" in capsys.readouterr().err
 
 

@@ -28,7 +28,8 @@ WITH RECURSIVE r AS (
     SELECT (SELECT min(tier_s) FROM rollups WHERE tier_s > r.tier_s) FROM r WHERE r.tier_s IS NOT NULL
 )
 SELECT tier_s FROM r WHERE tier_s IS NOT NULL
-UNION SELECT tier_s FROM (SELECT DISTINCT tier_s FROM marks) m ORDER BY 1"""
+UNION SELECT tier_s FROM (SELECT DISTINCT tier_s FROM marks WHERE EXISTS (SELECT FROM rollups)) m ORDER BY 1"""
+"""Of rollups, and of those that are owed; what only has marks has not been settled yet, and says nothing."""
 _SKETCHES: Final = """
 SELECT count(bins) > 0 FROM (SELECT bins FROM rollups WHERE tier_s = %s ORDER BY window_start DESC LIMIT 10000) newest"""
 
