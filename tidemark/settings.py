@@ -187,7 +187,8 @@ SUBSCRIPTION = Setting(
     shape="projects/P/subscriptions/S",
 )
 LIMITS = (
-    Setting("max_name_bytes", int, "256", "Longest project, source or metric name, in bytes of UTF-8.", 1, 800),
+    Setting("max_name_bytes", int, "256", "Longest name of a project or a source, in bytes of UTF-8.", 1, 800),
+    Setting("max_metric_bytes", int, "1024", "Longest metric, with its labels, in bytes of UTF-8.", 1, 1024),
     Setting(
         "max_attributes_bytes", int, "8192", "Largest attributes of one point, in bytes of canonical JSON.", 2, 1 << 20
     ),

@@ -26,7 +26,7 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP, Duration, Timestamp
 
 from tidemark.bus.puller import Puller
 from tidemark.failpoints import reach
-from tidemark.wire.message import Message, event_time, microseconds
+from tidemark.wire.message import Message, delivered, microseconds
 from transforms.counters import count, gauge
 
 _END: Final = 2**62
@@ -90,7 +90,7 @@ class ReadMessages(beam.PTransform):
 def _as_messages(message: PubsubMessage) -> list[Message]:
     attributes = message.attributes or {}
     published = microseconds(message.publish_time)
-    return [Message(message.data or b"", attributes, published, message.message_id, event_time(attributes))]
+    return [delivered(message.data or b"", attributes, published, message.message_id)]
 
 
 class Reading:
@@ -162,8 +162,8 @@ READING: Final = Reading()
 class EventTimeWatermark:
     """The least of min(event time, publish time) pulled in the last while.
 
-    Messages later than the allowed lateness are left out, so that one slow or broken device cannot hold it. Idle: the
-    clock less the idle allowance. Never beyond the clock, never back. It steers previews only.
+    Messages that came into Pub/Sub later than the allowed lateness are left out, so that one slow or broken device, or
+    what a publisher had to keep for long, cannot hold it. Idle: the clock less the idle allowance. Never beyond the clock, never back. It steers previews only.
     """
 
     def __init__(self, span_s: float, idle_timeout_s: float, max_lateness_s: float) -> None:
@@ -174,11 +174,16 @@ class EventTimeWatermark:
         self._heard = time.monotonic()
         self._value = 0
 
-    def observe(self, messages: list[Message]) -> None:
-        """Take the messages of one pull into account."""
+    def observe(self, messages: list[Message], published: list[int]) -> None:
+        """Take the messages of one pull into account.
+
+        Args:
+            messages: As delivered.
+            published: When Pub/Sub accepted each, in microseconds since 1970.
+        """
         allowed = self._max_lateness_us
         times = [m.publish_time if m.stated is None else min(m.stated, m.publish_time) for m in messages]
-        timely = [t for t, m in zip(times, messages, strict=True) if m.publish_time - t <= allowed]
+        timely = [t for t, at in zip(times, published, strict=True) if at - t <= allowed]
         now = time.monotonic()
         self._heard = now
         if timely:
@@ -286,7 +291,7 @@ class _Pull(beam.DoFn):
             taken += len(pulled.messages)
             READING.last_message = time.monotonic()
             finalizer.register(_Acknowledge(puller, pulled.ack_ids))
-            estimator.observe(pulled.messages)
+            estimator.observe(pulled.messages, pulled.published)
             count("messages", len(pulled.messages))
             yield TimestampedValue(pulled.messages, Timestamp(micros=min(m.earliest for m in pulled.messages)))
         _advance(watermark, estimator.micros())

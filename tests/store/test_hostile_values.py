@@ -24,6 +24,7 @@ from tidemark.store.sources import SourceBook, projects, sources
 from tidemark.store.write import Policy, Writer
 from tidemark.wire.block import Columns
 from tidemark.wire.decode import Decoder
+from tidemark.wire.labels import labelled
 from tidemark.wire.limits import Limits
 from tidemark.wire.message import Message
 
@@ -112,7 +113,8 @@ def test_names_arrive_literally_wherever_they_travel(pool: Engine, name: str) ->
     with transaction(pool) as connection:
         connection.exec_driver_sql(f"TRUNCATE {TABLES}, sources")
     columns = Columns()
-    for project, source, metric in ((name, "s", "m"), ("p", name, "m"), ("p", "s", name), (name, name, name)):
+    metric_of = labelled("m", {"name": name}) if "{" in name else name
+    for project, source, metric in ((name, "s", "m"), ("p", name, "m"), ("p", "s", metric_of), (name, name, metric_of)):
         point = {"project": project, "source": source, "metric": metric, "event_time": NOW_US // 1000, "value": 1}
         Decoder().decode(Message(json.dumps(point).encode(), {}, NOW_US, "1"), columns, NOW_US)
     block = columns.block()
@@ -130,18 +132,19 @@ def test_names_arrive_literally_wherever_they_travel(pool: Engine, name: str) ->
 
 
 def test_the_longest_names_that_settings_allow_fit_the_index(pool: Engine) -> None:
-    most = next(setting.high for setting in LIMITS if setting.name == "max_name_bytes")
-    assert most is not None
+    high = {setting.name: int(setting.high or 0) for setting in LIMITS}
+    bounds = {name: high[name] for name in ("max_name_bytes", "max_metric_bytes")}
     chance = random.Random(1)
     with transaction(pool) as connection:
         connection.exec_driver_sql(f"TRUNCATE {TABLES}")
-    names = ["".join(chance.choices(string.ascii_letters + string.digits, k=int(most))) for _ in range(3)]
+    most = (bounds["max_name_bytes"], bounds["max_name_bytes"], bounds["max_metric_bytes"])
+    names = ["".join(chance.choices(string.ascii_letters + string.digits, k=number)) for number in most]
     point: dict[str, object] = dict(
         zip(("project", "source", "metric"), names, strict=True), event_time=NOW_US // 1000, value=1
     )
     columns = Columns()
     message = Message(json.dumps(point).encode(), {}, NOW_US, "1")
-    Decoder(Limits(max_name_bytes=int(most))).decode(message, columns, NOW_US)
+    Decoder(Limits(**bounds)).decode(message, columns, NOW_US)
     written = Writer(pool, SeriesCache(pool), Policy(60, 0, 0)).write(columns.block())
     assert (written.inserted, written.dead_letters) == (1, [])
     letter = of_refused(columns.block(), RefusedError("for a test", code="23514"))

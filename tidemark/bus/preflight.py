@@ -18,7 +18,7 @@ from tidemark.settings import Values
 from tidemark.wire.block import Columns
 from tidemark.wire.decode import Decoder
 from tidemark.wire.limits import Limits
-from tidemark.wire.message import Message, event_time
+from tidemark.wire.message import Message, delivered
 
 TIMEOUT_S: Final = 8
 SHORT_DEADLINE_S: Final = 30
@@ -168,12 +168,11 @@ def sample(name: str, number: int, values: Values) -> Iterator[Finding]:
     finally:
         made.close()
     messages = [
-        Message(
+        delivered(
             one.message.data,
             dict(one.message.attributes),
             one.message.publish_time.seconds * 1_000_000 + one.message.publish_time.nanos // 1000,
             one.message.message_id,
-            event_time(one.message.attributes),
         )
         for one in received
     ]

@@ -21,7 +21,7 @@ from tidemark.bus.channel import channel
 from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
 from tidemark.logs import log
 from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S, kind
-from tidemark.wire.message import Message, event_time
+from tidemark.wire.message import Message, delivered
 
 LEASE_S: Final = 20
 """What a lease is extended to: so long at most does Pub/Sub wait before it gives a dead reader's messages to another."""
@@ -69,6 +69,8 @@ class Pulled:
 
     ack_ids: list[str]
     messages: list[Message]
+    published: list[int]
+    """When Pub/Sub accepted each of them, in microseconds since 1970."""
     size: int
 
 
@@ -226,7 +228,7 @@ class Puller:
                 self._add(response.received_messages)
 
     def _add(self, received: Any) -> None:
-        ack_ids, messages, total = [], [], 0
+        ack_ids, messages, times, total = [], [], [], 0
         now = time.monotonic()
         for one in received:
             message = one.message
@@ -234,17 +236,10 @@ class Puller:
             published = message.publish_time
             data = message.data
             ack_ids.append(one.ack_id)
-            messages.append(
-                Message(
-                    data,
-                    attributes,
-                    published.seconds * 1_000_000 + published.nanos // 1000,
-                    message.message_id,
-                    event_time(attributes),
-                )
-            )
+            times.append(published.seconds * 1_000_000 + published.nanos // 1000)
+            messages.append(delivered(data, attributes, times[-1], message.message_id))
             total += len(data)
-        pulled = Pulled(ack_ids, messages, total)
+        pulled = Pulled(ack_ids, messages, times, total)
         with self._changed:
             for ack_id, message in zip(ack_ids, messages, strict=True):
                 self._leases[ack_id] = now + SHORTEST_ACK_DEADLINE_S

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from tidemark.settings import DAY_S, Values
+from tidemark.wire import labels
 from tidemark.wire.message import LAST_EVENT_TIME, LEAST_MS, moment
 from tidemark.wire.reasons import Reason, RejectedError
 
@@ -23,6 +24,7 @@ class Limits:
     """The bounds of the contract; see `tidemark.settings.LIMITS`."""
 
     max_name_bytes: int = 256
+    max_metric_bytes: int = 1024
     max_attributes_bytes: int = 8192
     max_attributes_depth: int = 8
     max_message_bytes: int = 8 << 20
@@ -34,6 +36,7 @@ class Limits:
         """The bounds that settings give."""
         return cls(
             max_name_bytes=values.max_name_bytes,
+            max_metric_bytes=values.max_metric_bytes,
             max_attributes_bytes=values.max_attributes_bytes,
             max_attributes_depth=values.max_attributes_depth,
             max_message_bytes=values.max_message_bytes,
@@ -45,17 +48,20 @@ class Limits:
         """Hold a project, source or metric against its bounds.
 
         Raises:
-            RejectedError: it is empty or too long, or has a control character.
+            RejectedError: it is empty or too long, has a control character, or labels in another than their one form.
         """
-        if name.isascii() and name.isprintable() and 1 <= len(name) <= self.max_name_bytes:
+        most = self.max_metric_bytes if field == "metric" else self.max_name_bytes
+        if field == "metric" and "{" in name and len(name) <= most:
+            wrong = labels.fault(name)
+            if wrong is not None:
+                raise RejectedError(Reason.BAD_NAME, f"`metric` {name[:64]!r}: {wrong}")
+        if name.isascii() and name.isprintable() and 1 <= len(name) <= most:
             return
         size = len(name.encode())
         if not name:
             raise RejectedError(Reason.BAD_NAME, f"`{field}` is empty")
-        if size > self.max_name_bytes:
-            raise RejectedError(
-                Reason.BAD_NAME, f"`{field}` has {size} bytes of UTF-8; at most {self.max_name_bytes} are taken"
-            )
+        if size > most:
+            raise RejectedError(Reason.BAD_NAME, f"`{field}` has {size} bytes of UTF-8; at most {most} are taken")
         if not name.isprintable() and any(c < " " or "\x7f" <= c <= "\x9f" for c in name):
             raise RejectedError(Reason.BAD_NAME, f"`{field}` has a control character: {name[:64]!r}")
 

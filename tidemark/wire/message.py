@@ -14,6 +14,7 @@ LAST_EVENT_TIME: Final = 253_402_300_799_999_999
 """The last microsecond of the year 9999."""
 LEAST_MS: Final = 10**11
 """An event time that is a number is at least this, in March 1973: what is less are seconds, written since January 1970."""
+_MICROSECOND_DIGITS: Final = 18
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -23,7 +24,8 @@ class Message(NamedTuple):
     Attributes:
         data: The body.
         attributes: As published.
-        publish_time: When Pub/Sub accepted it, in microseconds since 1970 UTC.
+        publish_time: When Pub/Sub accepted it, or the earlier `accepted_time` that its publisher states, in microseconds
+            since 1970 UTC.
         message_id: Pub/Sub's own.
         stated: What the `event_time` attribute says, in microseconds; None when it is missing or unreadable.
     """
@@ -38,6 +40,20 @@ class Message(NamedTuple):
     def earliest(self) -> int:
         """The element's timestamp: the stated event time, else the publish time."""
         return self.publish_time if self.stated is None else self.stated
+
+
+def delivered(data: bytes, attributes: Mapping[str, str], published: int, message_id: str) -> Message:
+    """A message as it came.
+
+    Args:
+        data: The body.
+        attributes: As published.
+        published: When Pub/Sub accepted it, in microseconds since 1970.
+        message_id: Pub/Sub's own.
+    """
+    accepted = accepted_time(attributes)
+    taken = published if accepted is None else min(accepted, published)
+    return Message(data, attributes, taken, message_id, event_time(attributes))
 
 
 def microseconds(moment: datetime) -> int:
@@ -74,6 +90,18 @@ def event_time(attributes: Mapping[str, str]) -> int | None:
             return None
         micros = microseconds(parsed)
     return micros if 0 <= micros <= LAST_EVENT_TIME else None
+
+
+def accepted_time(attributes: Mapping[str, str]) -> int | None:
+    """When the publisher took responsibility for the message, in microseconds since 1970, as it says; None: it does not.
+
+    What is too small to be microseconds is none: taken for 1970 it would lose against everything.
+    """
+    text = attributes.get("accepted_time", "")
+    if not text.isascii() or not text.isdigit() or len(text) > _MICROSECOND_DIGITS:
+        return None
+    micros = int(text)
+    return micros if micros >= LEAST_MS * 1000 else None
 
 
 def body(message: Message, max_bytes: int) -> bytes:
