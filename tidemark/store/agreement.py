@@ -27,9 +27,8 @@ WITH RECURSIVE r AS (
     UNION ALL
     SELECT (SELECT min(tier_s) FROM rollups WHERE tier_s > r.tier_s) FROM r WHERE r.tier_s IS NOT NULL
 )
-SELECT tier_s FROM r WHERE tier_s IS NOT NULL
-UNION SELECT tier_s FROM (SELECT DISTINCT tier_s FROM marks WHERE EXISTS (SELECT FROM rollups)) m ORDER BY 1"""
-"""Of rollups, and of those that are owed; what only has marks has not been settled yet, and says nothing."""
+SELECT tier_s FROM r WHERE tier_s IS NOT NULL"""
+_OWED_TIERS: Final = "SELECT tier_s FROM marks GROUP BY tier_s"
 _SKETCHES: Final = """
 SELECT count(bins) > 0 FROM (SELECT bins FROM rollups WHERE tier_s = %s ORDER BY window_start DESC LIMIT 10000) newest"""
 
@@ -124,9 +123,10 @@ def check_first(connection: Connection, values: Values) -> None:
     Raises:
         UsageError: it was not told, and they ran with others.
     """
-    tiers_s = tuple(connection.exec_driver_sql(_TIERS).scalars())
-    if not tiers_s:
-        return
+    settled = set(connection.exec_driver_sql(_TIERS).scalars())
+    if not settled:
+        return  # what only has marks says nothing yet
+    tiers_s = tuple(sorted(settled.union(connection.exec_driver_sql(_OWED_TIERS).scalars())))
     taken = {name: values.by_name[name] for name in NAMES if name in values.by_name and name not in values.told}
     if taken.get("tiers_s", tiers_s) != tiers_s:
         raise UsageError(
