@@ -22,6 +22,7 @@ ANYWHERE = {
         "version",
         "stop",
         "program",
+        "secrets",
     )
 }
 ALLOWED = {
@@ -29,6 +30,8 @@ ALLOWED = {
     "tidemark/store": {"tidemark.wire"},
     "tidemark/warehouse": {"tidemark.wire"},
     "tidemark/bus": {"tidemark.wire"},
+    "tidemark/http": set(),
+    "tidemark/edge": {"tidemark.wire", "tidemark.bus", "tidemark.http"},
     "tidemark/operate": {"tidemark.wire", "tidemark.store", "tidemark.warehouse", "tidemark.bus"},
     "tidemark/local": {"tidemark.wire", "tidemark.store", "tidemark.warehouse", "tidemark.bus"},
     "transforms": {"tidemark.wire", "tidemark.store", "tidemark.warehouse", "tidemark.bus"},

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidemark.wire.block import Block, Columns
+from tidemark.wire.body import NO_PROJECT
 from tidemark.wire.decode import Decoder
 from tidemark.wire.limits import MAX_VALUE, Limits
 from tidemark.wire.message import LAST_EVENT_TIME, LEAST_MS, Message, event_time
@@ -248,7 +249,7 @@ points = st.fixed_dictionaries(
     {
         "project": names,
         "source": names,
-        "metric": names,
+        "metric": names.filter(lambda name: "{" not in name),
         "event_time": st.integers(LEAST_MS, NOW // 1000 + 600_000),
         "value": values,
     },
@@ -296,3 +297,26 @@ def test_a_bad_event_time_attribute_counts_as_missing(attributes: dict[str, str]
     assert event_time(attributes) == micros
     message = Message(b"", attributes, NOW, "id", event_time(attributes))
     assert message.earliest == (NOW if micros is None else micros)
+
+
+@pytest.mark.parametrize("form", ["%s", "[%s]", "%s\n%s", "[%s, {}]"])
+def test_a_project_that_is_left_out_is_the_messages(form: str) -> None:
+    text = one(project=...).decode()
+    body = (form % ((text,) * form.count("%s"))).encode()
+    assert {key.project for key in decode(body, project="cams").keys} == {"cams"}
+    assert {key.project for key in decode(body.replace(text.encode(), one()), project="cams").keys} == {"p"}
+    assert set(reasons(decode(body))) == {"missing_field"}
+    assert "`project`" in decode(body).dead_letters[0].detail
+
+
+def test_a_batch_may_leave_its_project_out() -> None:
+    points = [{"metric": "m", "event_time": POINT["event_time"], "value": value} for value in (1, 2)]
+    batch = {"source": "s", "points": [*points, {"metric": ""}]}
+    block = decode(json.dumps(batch).encode(), project="cams")
+    assert block.keys == [("cams", "s", "m")]
+    assert (len(block.points), reasons(block)) == (2, ["missing_field"])
+
+
+@pytest.mark.parametrize("project", ["", None, 7, "\x00", NO_PROJECT])
+def test_a_wrong_project_is_not_replaced(project: Any) -> None:
+    assert reasons(decode(one(project=project), project="cams")) == ["bad_name"]

@@ -27,8 +27,12 @@ class NamedPoint(Point, gc=False):
     points: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class Body(msgspec.Struct):
-    project: str
+NO_PROJECT: Final = "\x00 none \x00"
+"""Of a body that says none, until `named` has given it the message's: this very object, whatever senders write."""
+
+
+class Body(msgspec.Struct, kw_only=True):
+    project: str = NO_PROJECT
     source: str
     metric: str | msgspec.UnsetType = msgspec.UNSET
     event_time: EventTime | msgspec.UnsetType = msgspec.UNSET
@@ -42,6 +46,19 @@ BODIES: Final = msgspec.json.Decoder(list[Body])
 POINT: Final = msgspec.json.Decoder(NamedPoint)
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 MISSING: Final = "a point needs metric, event_time and value"
+
+
+def named(item: Body, project: str | None) -> Body:
+    """A body with its project, or the one that its message's attribute says.
+
+    Raises:
+        msgspec.ValidationError: it has none.
+    """
+    if item.project is NO_PROJECT:
+        if project is None:
+            raise msgspec.ValidationError("Object missing required field `project`")
+        item.project = project
+    return item
 
 
 def check_head(item: Body) -> None:

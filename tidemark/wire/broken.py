@@ -12,7 +12,7 @@ import msgspec
 
 from tidemark.wire import advice
 from tidemark.wire.block import Columns, DeadLetter
-from tidemark.wire.body import BODY, MISSING, POINT, UNREADABLE, Body, Point, check_head
+from tidemark.wire.body import BODY, MISSING, POINT, UNREADABLE, Body, Point, check_head, named
 from tidemark.wire.cut import AFTER_POINTS, Cutter, Piece, before_points
 from tidemark.wire.message import Message
 from tidemark.wire.reasons import Reason, RejectedError
@@ -43,6 +43,7 @@ class OneByOne:
 
     def __init__(self, accepts: Accepts, message: Message, text: bytes, into: Columns, now_us: int) -> None:
         self._accepts, self._message, self._into, self._now_us = accepts, message, into, now_us
+        self._project = message.attributes.get("project")
         self._text = _as_utf8(text)
         self._refused = Refused(message, self._text)
         self._held = len(into.series)
@@ -93,7 +94,7 @@ class OneByOne:
         self._position += 1
         held = len(self._into.series)
         try:
-            item = BODY.decode(text)
+            item = named(BODY.decode(text), self._project)
             self._accepts.accept(item, self._into, self._message.publish_time, self._now_us)
         except RejectedError as rejected:
             self._into.truncate(held)
@@ -110,7 +111,7 @@ class OneByOne:
         if not piece.points:
             return self._take(piece.text)
         try:
-            item = BODY.decode(piece.head)
+            item = named(BODY.decode(piece.head), self._project)
             check_head(item)
             if item.points:
                 raise RejectedError(Reason.WRONG_SHAPE, "it has `points` twice")

@@ -2,7 +2,8 @@
 
 A body is one JSON object, an array of them, or objects one after the other, one a line or not. An object is a point
 `{"project","source","metric","event_time","value","attributes"?}` or a batch that shares its head
-`{"project","source","points":[{"metric","event_time","value","attributes"?}, …]}`. Unknown fields are ignored.
+`{"project","source","points":[{"metric","event_time","value","attributes"?}, …]}`. Unknown fields are ignored. A project that
+is left out is the one of the message's attribute `project`.
 
 What is right is read at once, by one call. Only where something is wrong the text is cut into its elements
 (`tidemark.wire.cut`), each of which is then read by itself.
@@ -16,7 +17,7 @@ from typing import Final
 from msgspec import UNSET, DecodeError, ValidationError
 
 from tidemark.wire.block import Columns, SeriesKey
-from tidemark.wire.body import BODIES, BODY, MISSING, UNREADABLE, Body, Point, check_head
+from tidemark.wire.body import BODIES, BODY, MISSING, NO_PROJECT, UNREADABLE, Body, Point, check_head, named
 from tidemark.wire.broken import OneByOne
 from tidemark.wire.limits import DEFAULT, MAX_VALUE, Limits, untimely
 from tidemark.wire.message import LEAST_MS, Message, body, microseconds
@@ -57,6 +58,8 @@ class Decoder:
                     if not has_batches and item.points is not UNSET:
                         has_batches = True
                         _refuse_misplaced(text, len(items))
+                    if item.project is NO_PROJECT:
+                        named(item, message.attributes.get("project"))
                     self.accept(item, into, message.publish_time, now_us)
                 if len(into.series) == held:
                     raise RejectedError(Reason.EMPTY_MESSAGE, "the body has no points")
