@@ -40,13 +40,16 @@ class Decoder:
 
     limits: Limits = DEFAULT
 
-    def decode(self, message: Message, into: Columns, now_us: int) -> None:
+    def decode(self, message: Message, into: Columns, now_us: int) -> bool:
         """Append the points of `message` to `into`, and dead letters for all that cannot be one.
 
         Args:
             message: As delivered.
             into: Filled in place.
             now_us: The clock in microseconds, from which the retention is counted.
+
+        Returns:
+            Whether all of it was read at once, by one call; if not, it may be right all the same.
         """
         held = len(into.series)
         try:
@@ -66,8 +69,11 @@ class Decoder:
             except (RejectedError, *UNREADABLE):
                 into.truncate(held)
                 OneByOne(self, message, text, into, now_us).decode()
+                return False
         except RejectedError as rejected:
             into.dead_letters.append(whole(message, rejected))
+            return False
+        return True
 
     def accept(self, item: Body, into: Columns, publish_time: int, now_us: int) -> None:
         """Append the point or points of one body."""

@@ -1,0 +1,256 @@
+"""The way of a body, whoever brought it: read as the pipeline reads it, told what is refused, kept before it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from tidemark.bus.publisher import Publisher
+from tidemark.edge.contract import LISTED, SERIES_LIMIT
+from tidemark.edge.pack import Clock, Pack
+from tidemark.edge.spool import Spool
+from tidemark.edge.tokens import Grant
+from tidemark.errors import TidemarkError
+from tidemark.wire.block import Columns
+from tidemark.wire.decode import Decoder
+from tidemark.wire.encode import lines
+from tidemark.wire.limits import Limits
+from tidemark.wire.message import Message
+from tidemark.wire.packing import unpacked
+from tidemark.wire.reasons import Reason, RejectedError
+
+_JOINED_BYTES: Final = 64 << 10
+"""A longer text is a message of its own: what is gained by joining it is little."""
+OPEN_PACKS: Final = 64
+"""Of a project; what belongs into another window then is a message of its own."""
+
+
+class ForbiddenError(TidemarkError):
+    """Points of another project or source than the token's: none of the body is taken."""
+
+
+class TooLargeError(TidemarkError):
+    """The body is larger than is taken; none of it is."""
+
+
+class Rejected(NamedTuple):
+    """A refused point, or with no index all of the body."""
+
+    at: int | None
+    reason: str
+    detail: str
+
+
+@dataclass
+class Verdict:
+    """What became of a body's points.
+
+    Attributes:
+        accepted: How many are taken.
+        rejected: Those that are not, as far as they are listed.
+        refused: How many are not, listed or not.
+        spooled: They are on the disk and not yet in the bus.
+    """
+
+    accepted: int
+    rejected: list[Rejected]
+    refused: int
+    spooled: bool = False
+
+
+class Intake:
+    """One for a process, over one publisher."""
+
+    def __init__(
+        self, publisher: Publisher, limits: Limits, window_s: int, max_series: int = 0, spool: Spool | None = None
+    ) -> None:
+        """Nothing is published before `take`.
+
+        Args:
+            publisher: Of the topic.
+            limits: Those of the pipeline.
+            window_s: Length of the smallest tier: what lies in one window may become one message.
+            max_series: Of a project; 0: any number. What is known of them is this process's own, since its start.
+            spool: Keeps what the bus does not take; None: it is told that it was not taken.
+        """
+        self.publisher, self.spool, self.limits = publisher, spool, limits
+        self._decoder = Decoder(limits)
+        self._window_us = window_s * 1_000_000
+        self._max_series = max_series
+        self._series: dict[str, set[int]] = {}
+        self._packs: dict[str, dict[int, Pack]] = {}
+        self._clock = Clock()
+        self._keeping: set[asyncio.Task[None]] = set()
+
+    def unpack(self, body: bytes, encoding: str) -> bytes | Verdict:
+        """The text of a body, or the verdict on it.
+
+        Raises:
+            TooLargeError: it is larger than a message may be.
+        """
+        try:
+            return unpacked(body, encoding, self.limits.max_message_bytes)
+        except RejectedError as rejected:
+            if rejected.reason is Reason.MESSAGE_TOO_LARGE:
+                raise TooLargeError(f"The body has {rejected.detail}.") from None
+            return Verdict(0, [Rejected(None, rejected.reason, rejected.detail)], 1)
+
+    async def take(self, text: bytes, grant: Grant) -> Verdict:
+        """Read a body and keep what is good of it: when this returns it is kept.
+
+        Args:
+            text: Not compressed.
+            grant: Of its sender.
+
+        Raises:
+            ForbiddenError: it has points that its sender may not send; nothing is kept.
+            UnavailableError, MisconfiguredError: the bus does not take it, and there is no spool.
+            FullError: nor does the spool.
+        """
+        now = self._clock.now()
+        columns = Columns()
+        at_once = self._decoder.decode(Message(text, {"project": grant.project}, now, ""), columns, now)
+        self._check(columns, grant)
+        verdict = _verdict(columns)
+        chosen = self._within_series(columns, grant, verdict) if grant.max_series or self._max_series else None
+        grant.charge(verdict.accepted)
+        if not verdict.accepted:
+            return verdict
+        if chosen is None and not verdict.refused:
+            pack = self._pack(text, columns, grant.project, now, joined=at_once)
+        else:
+            left = range(len(columns.series)) if chosen is None else chosen
+            earliest = min(columns.event_time[at] for at in left)
+            pack = self._alone(lines(columns, left), earliest, grant.project, now)
+        verdict.spooled = await asyncio.shield(pack.outcome)
+        return verdict
+
+    async def drained(self) -> None:
+        """Wait until nothing is on its way to the bus or the disk."""
+        await self.publisher.drained()
+        while self._keeping:
+            await asyncio.wait(self._keeping)
+
+    def _check(self, columns: Columns, grant: Grant) -> None:
+        for key in columns.keys:
+            if key.project != grant.project:
+                raise ForbiddenError(f"The token is for the project {grant.project!r}: leave `project` out.")
+            if grant.source is not None and key.source != grant.source:
+                raise ForbiddenError(f"The token is for the source {grant.source!r} only.")
+
+    def _within_series(self, columns: Columns, grant: Grant, verdict: Verdict) -> list[int] | None:
+        """The points of series that the project may have, where not all are; the others are told in the verdict."""
+        most = grant.max_series or self._max_series
+        known = self._series.setdefault(grant.project, set())
+        beyond: set[int] = set()
+        for number, key in enumerate(columns.keys):
+            name = hash((key.source, key.metric))
+            if name in known:
+                continue
+            if len(known) < most:
+                known.add(name)
+            else:
+                beyond.add(number)
+        if not beyond:
+            return None
+        refused = [at for at, series in enumerate(columns.series) if series in beyond]
+        verdict.accepted -= len(refused)
+        verdict.refused += len(refused)
+        detail = f"the project has its {most} series, and this one is new"
+        for at in refused[: LISTED - len(verdict.rejected)]:
+            verdict.rejected.append(Rejected(_position(at, columns), SERIES_LIMIT, detail))
+        return [at for at, series in enumerate(columns.series) if series not in beyond]
+
+    def _pack(self, text: bytes, columns: Columns, project: str, now: int, *, joined: bool) -> Pack:
+        """Put a text that is good as it is into the pack of its window, or into one of its own."""
+        times = columns.event_time
+        earliest = times[0] if len(times) == 1 else min(times)
+        window = earliest // self._window_us
+        if (
+            not joined
+            or len(text) > _JOINED_BYTES
+            or not text.startswith(b"{")
+            or (len(times) > 1 and (max(times) // self._window_us != window or b"\n" in text.rstrip()))
+        ):
+            return self._alone(text, earliest, project, now)
+        line = text.rstrip()
+        if b"\n" in line:
+            line = line.replace(
+                b"\n", b" "
+            )  # one point, over several lines: in a text there is none that stands for itself
+        packs = self._packs.setdefault(project, {})
+        pack = packs.get(window)
+        if pack is None or not pack.open:
+            if len(packs) >= OPEN_PACKS:
+                return self._alone(line, earliest, project, now)
+            pack = packs[window] = self._new(project, now, window)
+            pack.add(line, earliest)
+            self._put(pack)
+        else:
+            pack.add(line, earliest)
+            self.publisher.grew(len(line) + 1)
+        return pack
+
+    def _alone(self, text: bytes, earliest: int, project: str, now: int) -> Pack:
+        pack = self._new(project, now, None)
+        pack.add(text, earliest)
+        self._put(pack)
+        return pack
+
+    def _new(self, project: str, now: int, window: int | None) -> Pack:
+        def closed(pack: Pack) -> None:
+            packs = self._packs.get(project)
+            if packs is not None and window is not None and packs.get(window) is pack:
+                del packs[window]
+                if not packs:
+                    del self._packs[project]
+
+        return Pack(project, now, closed, self._spool if self.spool is not None else None)
+
+    def _put(self, pack: Pack) -> None:
+        """Publish it; while the bus is known to be away, straight to the disk."""
+        trouble = self.publisher.trouble
+        if trouble is None:
+            self.publisher.put(pack)
+        elif self.spool is not None:
+            pack.close()
+            self._spool(pack, trouble)
+        elif self.publisher.busy:
+            pack.close()
+            pack.fail(trouble)  # another one waits to see whether it is back
+        else:
+            self.publisher.put(pack)
+
+    def _spool(self, pack: Pack, _why: TidemarkError) -> None:
+        task = asyncio.get_running_loop().create_task(self._keep(pack))
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+
+    async def _keep(self, pack: Pack) -> None:
+        assert self.spool is not None
+        try:
+            await self.spool.keep(pack.project, pack.message)
+        except TidemarkError as error:
+            pack.fail(error)
+        else:
+            pack.outcome.set_result(True)
+
+
+def _verdict(columns: Columns) -> Verdict:
+    letters = columns.dead_letters
+    if not letters:
+        return Verdict(len(columns.series), [], 0)
+    rejected = [
+        Rejected(letter.position if letter.position >= 0 else None, letter.reason, letter.detail)
+        for letter in letters[:LISTED]
+    ]
+    return Verdict(len(columns.series), rejected, sum(letter.points for letter in letters))
+
+
+def _position(at: int, columns: Columns) -> int:
+    """Which element of the body the accepted point is: those that were refused stand between them."""
+    for letter in columns.dead_letters:
+        if 0 <= letter.position <= at:
+            at += letter.points
+    return at

@@ -1,0 +1,110 @@
+"""Texts of many requests as one message: those of one project whose points lie in one base window."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import zstandard
+
+from tidemark.bus.messages import ENVELOPE_BYTES, attribute, message
+from tidemark.errors import RefusedError, TidemarkError
+
+PACK_BYTES: Final = 1 << 20
+"""A pack that has so many is closed."""
+COMPRESSED_FROM: Final = 4096
+"""From so many bytes on a message is compressed, which makes it 13 to 22 times smaller; a smaller one is not worth it."""
+_ATTRIBUTES_BYTES: Final = 128
+_ZSTD: Final = attribute("content_encoding", "zstd")
+_compressor: Final = zstandard.ZstdCompressor(level=1)
+
+
+class Clock:
+    """The wall clock in microseconds, that never goes back and never says the same twice."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def now(self) -> int:
+        """Microseconds since 1970."""
+        self._last = max(self._last + 1, time.time_ns() // 1000)
+        return self._last
+
+
+class Pack:
+    """An open message; an `Item` of the publisher, which closes it when it goes out.
+
+    Attributes:
+        project: Of all its points.
+        accepted: When it was begun, in microseconds since 1970: its `accepted_time`.
+        outcome: Whether it is on this machine's disk instead of in the bus, once it is in one of them; or the error.
+        message: Its bytes, once it is closed.
+        size: About its bytes.
+    """
+
+    __slots__ = ("_closed", "_earliest", "_otherwise", "_texts", "accepted", "message", "outcome", "project", "size")
+
+    def __init__(
+        self,
+        project: str,
+        accepted: int,
+        closed: Callable[[Pack], None],
+        otherwise: Callable[[Pack, TidemarkError], None] | None,
+    ) -> None:
+        """Empty.
+
+        Args:
+            project: Of all points that will be added.
+            accepted: The clock.
+            closed: Told when nothing can be added any more.
+            otherwise: Asked to keep it, and to tell `outcome`, when the bus does not take it; None: that is the outcome.
+        """
+        self.project, self.accepted, self._closed, self._otherwise = project, accepted, closed, otherwise
+        self.outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.size = ENVELOPE_BYTES + _ATTRIBUTES_BYTES + len(project)
+        self.message = b""
+        self._texts: list[bytes] = []
+        self._earliest = 1 << 62
+
+    @property
+    def open(self) -> bool:
+        """More can be added."""
+        return not self.message and self.size < PACK_BYTES
+
+    def add(self, text: bytes, earliest: int) -> None:
+        """Add a text whose points' earliest event time is this, in microseconds since 1970."""
+        self._texts.append(text)
+        self.size += len(text) + 1
+        self._earliest = min(earliest, self._earliest)
+
+    def close(self) -> bytes:
+        """The message: its texts as lines, compressed where that pays."""
+        data = b"\n".join(self._texts)
+        attributes = (
+            attribute("project", self.project)
+            + attribute("event_time", str(self._earliest // 1000))
+            + attribute("accepted_time", str(self.accepted))
+        )
+        if len(data) >= COMPRESSED_FROM:
+            data = _compressor.compress(data)
+            attributes += _ZSTD
+        self.message = message(data, attributes)
+        self._texts = []
+        self._closed(self)
+        return self.message
+
+    def done(self, error: TidemarkError | None) -> None:
+        """What became of it."""
+        if error is None:
+            self.outcome.set_result(False)
+        elif self._otherwise is None or isinstance(error, RefusedError):
+            self.fail(error)
+        else:
+            self._otherwise(self, error)
+
+    def fail(self, error: TidemarkError) -> None:
+        """It is nowhere."""
+        self.outcome.set_exception(error)
+        self.outcome.exception()  # it may be that nobody waits for it any more
