@@ -22,6 +22,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "compact": "tidemark.operate.compact",
     "sources": "tidemark.operate.sources",
     "settings": "tidemark.operate.settings",
+    "edge": "tidemark.edge.commands",
+    "token": "tidemark.edge.token",
 }
 """The module of each, with `add_parser(subparsers)`, which sets `run`; imported when it is asked for."""
 

@@ -227,6 +227,25 @@ COMPRESS_AFTER_DAYS = Setting(
 DEAD_LETTER_DAYS = Setting(
     "dead_letter_days", int, "0", "Age in days at which dead letters are removed; 0 keeps them.", 0, 36_500
 )
+METRICS_PORT = Setting(
+    "metrics_port",
+    int,
+    "0",
+    "Serve metrics for Prometheus over HTTP, on this port or the next free one; 0 serves none.",
+    0,
+    65_000,
+    local=True,
+)
+METRICS_ADDRESS = Setting(
+    "metrics_address",
+    str,
+    "127.0.0.1",
+    "The address at which metrics are served; 0.0.0.0 is every address of this machine, for a scraper elsewhere. There "
+    "are no credentials.",
+    pattern=r"[0-9A-Za-z.:%_-]+",
+    shape="an IP address or a host name",
+    local=True,
+)
 INGEST = (
     SUBSCRIPTION,
     *STORE,
@@ -295,25 +314,8 @@ INGEST = (
         local=True,
     ),
     Setting("pull_threads", int, "2", "Pulls kept open at once.", 1, 64, local=True),
-    Setting(
-        "metrics_port",
-        int,
-        "0",
-        "Serve metrics for Prometheus over HTTP, on this port or the next free one; 0 serves none.",
-        0,
-        65_000,
-        local=True,
-    ),
-    Setting(
-        "metrics_address",
-        str,
-        "127.0.0.1",
-        "The address at which metrics are served; 0.0.0.0 is every address of this machine, for a scraper elsewhere. There "
-        "are no credentials.",
-        pattern=r"[0-9A-Za-z.:%_-]+",
-        shape="an IP address or a host name",
-        local=True,
-    ),
+    METRICS_PORT,
+    METRICS_ADDRESS,
     Setting(
         "prism_location", str, None, "Local runs: the Prism binary; looked for, then built when left out.", local=True
     ),
@@ -334,6 +336,108 @@ INGEST = (
     ),
     *LIMITS,
 )
+TOPIC = Setting(
+    "topic",
+    str,
+    None,
+    "Pub/Sub topic to publish to: projects/P/topics/T.",
+    pattern=r"projects/[^/\s]+/topics/[^/\s]+",
+    shape="projects/P/topics/T",
+)
+TOKENS = Setting(
+    "tokens",
+    str,
+    None,
+    "Where the tokens are kept, a JSON line each as `tidemark token add` prints it: file:/path, or "
+    "projects/P/secrets/S/versions/V in Secret Manager. Read again when it changes.",
+    pattern=r"projects/[^/\s]+/secrets/[^/\s]+/versions/[^/\s]+|file:.+",
+    shape="projects/P/secrets/S/versions/V or file:/path",
+)
+PUBLISH_TIMEOUT_S = Setting(
+    "publish_timeout_s",
+    float,
+    "10",
+    "How long what Pub/Sub does not take is tried again before its sender is told, or it goes into the spool.",
+    0.1,
+    600,
+)
+EDGE = (
+    TOPIC,
+    TOKENS,
+    Setting(
+        "http_address",
+        str,
+        "127.0.0.1",
+        "The address at which HTTP is served; 0.0.0.0 is every address of this machine.",
+        pattern=r"[0-9A-Za-z.:%_-]+",
+        shape="an IP address or a host name",
+    ),
+    Setting("http_port", int, "8080", "The port at which HTTP is served; 0: any that is free.", 0, 65_535),
+    Setting(
+        "tls_certificate",
+        str,
+        None,
+        "File with the certificate chain, in PEM: HTTPS is served, of TLS 1.2 and up. Read again at SIGHUP.",
+    ),
+    Setting("tls_key", str, None, "File with its private key, in PEM."),
+    Setting(
+        "tls_client_ca",
+        str,
+        None,
+        "File with certificates, in PEM: clients need one that they have signed, and a token.",
+    ),
+    PUBLISH_TIMEOUT_S,
+    Setting(
+        "inflight_bytes",
+        int,
+        "67108864",
+        "Most bytes of bodies that were taken in and not yet answered, over all senders; beyond it they are told to come again.",
+        1 << 20,
+        1 << 36,
+    ),
+    Setting("max_connections", int, "10000", "Most connections at once.", 1, 1_000_000),
+    Setting(
+        "max_series",
+        int,
+        "0",
+        "Most series of a project; points of new ones are refused then, those of known ones are taken. Counted by each "
+        "process since its start. 0: any number.",
+        0,
+        1_000_000,
+    ),
+    Setting(
+        "spool_dir",
+        str,
+        None,
+        "Directory for what Pub/Sub does not take for longer than --publish_timeout_s; senders are answered 202 then, and it "
+        "is published later. Without it they are told to come again.",
+    ),
+    Setting("spool_bytes", int, "10737418240", "Most bytes of the spool.", 1 << 20, 1 << 50),
+    Setting("spool_free_bytes", int, "1073741824", "So many bytes of the spool's disk are left free.", 0, 1 << 50),
+    Setting(
+        "drain_s",
+        float,
+        "20",
+        "How long at most requests in flight are waited for after a signal to stop.",
+        0,
+        3600,
+    ),
+    Setting(
+        "cors_origins",
+        str,
+        None,
+        "Origins whose pages may send points from a browser, separated by commas, or *; without it none may.",
+        pattern=r"\*|https?://[^\s,/]+(,https?://[^\s,/]+)*",
+        shape="origins such as https://app.example.com, or *",
+    ),
+    Setting("access_log_share", float, "0.01", "Share of the requests that are logged, chosen at random.", 0, 1),
+    METRICS_PORT,
+    METRICS_ADDRESS,
+    TIERS_S,
+    RETENTION_DAYS,
+    *LIMITS,
+)
+FLUSH = (TOPIC, PUBLISH_TIMEOUT_S)
 VERIFY = (*STORE, ROLLUP_DATASET, STORAGE_ENDPOINT, TIERS_S, HORIZON_S, QUANTILES)
 MIGRATE = (*STORE, CHUNK_DAYS)
 MAINTAIN = (*STORE, TIERS_S, HORIZON_S, DEBOUNCE_S, RETENTION_DAYS, COMPRESS_AFTER_DAYS, DEAD_LETTER_DAYS)
@@ -384,7 +488,6 @@ def read(
 OTHER_VARIABLES: Final = {
     "TIDEMARK_LOG_FORMAT": "the log as text or json",
     "TIDEMARK_POSTGRES_BIN": "the directory of the PostgreSQL that local servers are started from",
-    "TIDEMARK_TOPIC": "where to publish to: `tidemark local up` gives it to whoever does",
     "TIDEMARK_IMAGE": "the name of the image that a program runs in",
     "TIDEMARK_FAILPOINTS": "where a test breaks the program",
     "TIDEMARK_TEST_EXAMPLES": "how many examples property tests try",
@@ -402,7 +505,9 @@ def refuse_unknown(environment: Mapping[str, str] = os.environ) -> None:
     Raises:
         UsageError: it names the first, and the setting that was perhaps meant.
     """
-    every = (setting for group in (INGEST, VERIFY, MAINTAIN, DELETE, COMPACT, REBUILD, MIGRATE) for setting in group)
+    every = (
+        setting for group in (INGEST, EDGE, VERIFY, MAINTAIN, DELETE, COMPACT, REBUILD, MIGRATE) for setting in group
+    )
     known = {setting.variable for setting in every} | OTHER_VARIABLES.keys()
     services = [name.removesuffix(_HOST_OF_SERVICE) for name in environment if name.endswith(_HOST_OF_SERVICE)]
     for name in sorted(environment):

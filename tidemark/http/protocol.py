@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import httptools
 from uvicorn.config import Config
@@ -217,11 +217,12 @@ class BoundedProtocol(HttpToolsProtocol):
         elif not self._in_head or not self._head_bytes:
             self._idle = True
 
-    def last(self) -> None:
-        """The answer to the request at hand, whose body has not come whole, is this connection's last."""
-        if self.cycle is not None:
-            self.cycle.transport = _Lingering(self)  # type: ignore[assignment]
-            self.cycle.keep_alive = False
+    def last(self, scope: Any) -> None:
+        """The answer to the request of this scope is the connection's last, if its body has not come whole."""
+        cycle = self.cycle
+        if cycle is not None and cycle.scope is scope and cycle.more_body:
+            cycle.transport = _Lingering(self)  # type: ignore[assignment]
+            cycle.keep_alive = False
 
     def linger(self) -> None:
         """Everything is answered: let the sender read it, take no more notice of what it sends, and close soon."""

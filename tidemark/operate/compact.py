@@ -13,8 +13,9 @@ import time
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 
+from tidemark.arguments import add_settings, read_settings
 from tidemark.errors import UsageError
-from tidemark.operate.arguments import add_settings, read_settings, seconds
+from tidemark.operate.arguments import seconds
 from tidemark.settings import COMPACT, DAY_S, Values, require
 
 DAYS: Final = 7

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
+from tidemark.arguments import add_settings, read_settings
 from tidemark.errors import MisconfiguredError, RefusedError, UnavailableError, UsageError
-from tidemark.operate.arguments import add_settings, read_settings
 from tidemark.settings import DAY_S, MAINTAIN, Values
 from tidemark.store.agreement import agreed
 from tidemark.store.connection import make_engine

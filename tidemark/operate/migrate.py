@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from tidemark.operate.arguments import add_settings, read_settings
+from tidemark.arguments import add_settings, read_settings
 from tidemark.settings import MIGRATE
 from tidemark.store.location import database_url
 

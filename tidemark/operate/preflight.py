@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tidemark.arguments import add_settings, read_settings
 from tidemark.errors import TidemarkError
 from tidemark.findings import Finding, failed, refused, text
-from tidemark.operate.arguments import add_settings, read_settings
 from tidemark.settings import INGEST, Values, require
 
 

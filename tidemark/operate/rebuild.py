@@ -13,8 +13,9 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
+from tidemark.arguments import add_settings, read_settings
 from tidemark.errors import UsageError
-from tidemark.operate.arguments import add_settings, read_settings, seconds
+from tidemark.operate.arguments import seconds
 from tidemark.settings import REBUILD
 from tidemark.store.agreement import agreed
 from tidemark.store.connection import make_engine, single_statement

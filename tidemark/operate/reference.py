@@ -14,6 +14,8 @@ from tidemark.settings import (
     AGREED,
     COMPACT,
     DELETE,
+    EDGE,
+    FLUSH,
     INGEST,
     MAINTAIN,
     MIGRATE,
@@ -30,6 +32,8 @@ from tidemark.warehouse.tables import SCHEMA, TABLE, VIEW
 _NOTE: Final = "<!-- Made from the code by `python -m tidemark.operate.reference docs/reference`: change it there. -->"
 TAKEN_BY: Final[dict[str, tuple[Setting, ...]]] = {
     "pipelines.ingest": INGEST,
+    "edge": EDGE,
+    "edge flush": FLUSH,
     "migrate": MIGRATE,
     "verify": VERIFY,
     "rebuild": REBUILD,

@@ -11,7 +11,7 @@ import argparse
 import json
 from typing import Any, Final
 
-from tidemark.operate.arguments import add_settings, read_settings
+from tidemark.arguments import add_settings, read_settings
 from tidemark.settings import AGREED, STORE, Setting, read
 from tidemark.store.agreement import NAMES, Agreement, kept
 from tidemark.store.change import Owed, change, owed

@@ -12,8 +12,8 @@ import json
 import time
 from typing import Any, Final
 
+from tidemark.arguments import add_settings, read_settings
 from tidemark.metrics import LATENESS
-from tidemark.operate.arguments import add_settings, read_settings
 from tidemark.settings import SOURCES
 from tidemark.store.connection import make_engine
 from tidemark.store.location import database_url

@@ -15,8 +15,9 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
 
+from tidemark.arguments import add_settings, read_settings
 from tidemark.errors import TidemarkError
-from tidemark.operate.arguments import add_settings, read_settings, seconds
+from tidemark.operate.arguments import seconds
 from tidemark.operate.compare_store import check_ledger, check_marks, check_rollups, extent
 from tidemark.operate.report import Report, text
 from tidemark.settings import VERIFY, Values, require

@@ -1,0 +1,233 @@
+"""The edge as a process: listeners over one intake and one publisher, from the settings to the last answer.
+
+settings ─▶ publisher, spool ─▶ intake ─▶ http
+a signal: not ready ─▶ no new connections ─▶ what is in flight is answered ─▶ end
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import resource
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, start_http_server
+from uvicorn.config import Config
+from uvicorn.server import ServerState
+
+from tidemark.bus.publisher import Publisher, async_channel
+from tidemark.edge.budget import Budget
+from tidemark.edge.counters import Counters, Shown
+from tidemark.edge.flush import drain
+from tidemark.edge.http import Door
+from tidemark.edge.intake import Intake
+from tidemark.edge.spool import Spool
+from tidemark.edge.tokens import Tokens
+from tidemark.errors import UsageError
+from tidemark.http.protocol import BoundedProtocol, Bounds, Counts
+from tidemark.logs import log
+from tidemark.settings import Values
+from tidemark.wire.limits import Limits
+
+SWEEP_S: Final = 1.0
+HANDSHAKE_S: Final = 10.0
+BACKLOG: Final = 2048
+READY_AGAIN_S: Final = 1.0
+_FILES_BESIDE_CONNECTIONS: Final = 100
+
+
+class Edge:
+    """One process of it; made and run in an event loop."""
+
+    def __init__(self, values: Values) -> None:
+        """Everything that can be refused is refused here; nothing listens yet.
+
+        Raises:
+            UsageError, UnavailableError, MisconfiguredError: one sentence why it cannot start.
+        """
+        self._values = values
+        self.counters = Counters()
+        self.tokens = Tokens(values.tokens)
+        self.tls = _tls(values)
+        self.spool = _spool(values)
+        channel = async_channel()
+        self.publisher = Publisher(values.topic, channel, timeout_s=values.publish_timeout_s, count=self.counters.count)
+        limits = Limits.of(values)
+        self.intake = Intake(self.publisher, limits, values.tiers_s[0], values.max_series, self.spool)
+        self.budget = Budget(values.inflight_bytes)
+        self._channel = channel
+        self._draining = False
+        self._state = ServerState()
+        self._counts = Counts()
+        self._bounds = Bounds(connections=values.max_connections)
+        self.door = Door(
+            intake=self.intake,
+            tokens=self.tokens,
+            budget=self.budget,
+            counters=self.counters,
+            max_body_bytes=limits.max_message_bytes,
+            ready=self.unready,
+            cors_origins=frozenset(origin.encode() for origin in (values.cors_origins or "").split(",") if origin),
+            logged=values.access_log_share,
+        )
+        self._config = Config(self.door, log_config=None, ws="none", lifespan="off", loop="none", http=BoundedProtocol)
+        self._config.load()
+
+    def unready(self) -> str:
+        """Why no points are taken just now; empty: they are."""
+        if self._draining:
+            return "This edge is about to stop: come again, to another."
+        if self.spool is None:
+            trouble = self.publisher.trouble
+            if trouble is not None and self.publisher.busy:
+                return str(trouble)
+        return ""
+
+    async def serve(self, stopped: asyncio.Event, told: Callable[[dict[str, Any]], None]) -> None:
+        """Listen until `stopped` is set, then drain.
+
+        Args:
+            stopped: The wish to stop.
+            told: Given `{"event": "ready", "url": …}` once it listens.
+
+        Raises:
+            UsageError: the address cannot be listened at.
+        """
+        loop = asyncio.get_running_loop()
+        _allow_files(self._bounds.connections)
+        self._metrics()
+        try:
+            server = await loop.create_server(
+                lambda: BoundedProtocol(self._config, self._state, self._bounds, self._counts),
+                self._values.http_address,
+                self._values.http_port,
+                ssl=self.tls,
+                ssl_handshake_timeout=HANDSHAKE_S if self.tls else None,
+                backlog=BACKLOG,
+            )
+        except OSError as error:
+            where = f"{self._values.http_address}:{self._values.http_port}"
+            raise UsageError(f"--http_port: {where} cannot be listened at: {error.strerror}.") from None
+        host, port = server.sockets[0].getsockname()[:2]
+        scheme = "https" if self.tls else "http"
+        shown = f"[{host}]" if ":" in host else host
+        tasks = [loop.create_task(self._sweep())]
+        if self.spool is not None:
+            tasks.append(loop.create_task(drain(self.spool, self.publisher)))
+        told({"event": "ready", "url": f"{scheme}://{shown}:{port}", "topic": self._values.topic})
+        try:
+            await stopped.wait()
+            await self._drain(server)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._channel.close()
+            if self.spool is not None:
+                self.spool.close()
+        told({"event": "drained", "open_connections": self._counts.open})
+
+    def reload(self) -> None:
+        """Read the certificates again; those that are in use stay where they cannot be."""
+        if self.tls is None:
+            return
+        try:
+            self.tls.load_cert_chain(self._values.tls_certificate, self._values.tls_key)
+        except (OSError, ssl.SSLError) as error:
+            log.error("The certificate cannot be read again, and the one in use stays: %s.", error)  # it says all
+
+    async def _drain(self, server: asyncio.Server) -> None:
+        self._draining = True
+        server.close()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        until = time.monotonic() + self._values.drain_s
+        while self._state.tasks and time.monotonic() < until:
+            await asyncio.wait(self._state.tasks, timeout=until - time.monotonic())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.intake.drained(), max(0.1, until - time.monotonic()))
+        for connection in list(self._state.connections):
+            connection.transport.close()
+        await asyncio.sleep(0)
+
+    async def _sweep(self) -> None:
+        """Once a second: deadlines, the date of answers, tokens that were changed."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
+            now = time.monotonic()
+            for connection in list(self._state.connections):
+                connection.sweep(now)  # type: ignore[union-attr]
+            for status, number in self._counts.by_status.items():
+                self.counters.count("requests", number, "protocol", str(status))
+            self._counts.by_status.clear()
+            if self.tokens.due():
+                found = await loop.run_in_executor(None, self.tokens.look)
+                if found is not None and self.tokens.use(found):
+                    log.info("%d tokens are in force.", len(self.tokens))
+            await asyncio.sleep(SWEEP_S)
+
+    def _metrics(self) -> None:
+        if not self._values.metrics_port:
+            return
+        registry = CollectorRegistry(auto_describe=False)
+        spool = self.spool
+        gauges: dict[str, Callable[[], float]] = {
+            "connections": lambda: self._counts.open,
+            "inflight_bytes": lambda: self.budget.used,
+            "spool_bytes": lambda: 0 if spool is None else spool.size,
+            "tokens": lambda: len(self.tokens),
+            "tokens_stale": lambda: self.tokens.wrong is not None,
+            "ready": lambda: not self.unready(),
+        }
+        registry.register(Shown(self.counters, gauges))
+        try:
+            start_http_server(self._values.metrics_port, self._values.metrics_address, registry)
+        except OSError as error:
+            log.warning("--metrics_port: metrics are not served: %s.", error.strerror)
+
+
+def _allow_files(connections: int) -> None:
+    """Each connection is a file; ask for as many as may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _FILES_BESIDE_CONNECTIONS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _spool(values: Values) -> Spool | None:
+    if values.spool_dir is None:
+        return None
+    return Spool(Path(values.spool_dir), values.spool_bytes, values.spool_free_bytes)
+
+
+def _tls(values: Values) -> ssl.SSLContext | None:
+    if values.tls_certificate is None:
+        if values.tls_key or values.tls_client_ca:
+            raise UsageError("--tls_certificate is missing, and --tls_key or --tls_client_ca is given.")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(values.tls_certificate, values.tls_key)
+        if values.tls_client_ca:
+            context.load_verify_locations(values.tls_client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(f"The certificate or its key cannot be used: {error}.") from None
+    return context
+
+
+def say(event: dict[str, Any]) -> None:
+    """A JSON line for whoever started the program."""
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
