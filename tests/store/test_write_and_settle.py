@@ -200,6 +200,8 @@ def altered(pool: Engine, change: str, back: str) -> Iterator[None]:
     ],
 )
 def test_when_the_database_is_at_fault_nothing_becomes_a_dead_letter(pool: Engine, change: str, back: str) -> None:
+    if "points ADD COLUMN" in change and pool_has_chunks(pool):
+        pytest.skip("a hypertable refuses such a column itself")
     rows = [(0, BASE_US + i, BASE_US + i, float(i)) for i in range(40)]
     letter = DeadLetter("m", -1, b"?", {}, "decode", Reason.NOT_JSON, "told", BASE_US)
     block = Block([SeriesKey("p", f"fault {change[:30]}", "m")], np.array(rows, POINT), None, [letter])

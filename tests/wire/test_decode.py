@@ -309,6 +309,11 @@ def test_a_project_that_is_left_out_is_the_messages(form: str) -> None:
     assert "`project`" in decode(body).dead_letters[0].detail
 
 
+def test_what_is_wrong_is_not_the_project_that_the_message_has() -> None:
+    for text in (one(project=..., source=...), one(project=..., source=..., points=[{"metric": "m"}])):
+        assert decode(text, project="cams").dead_letters[0].detail.startswith("`source` is missing")
+
+
 def test_a_batch_may_leave_its_project_out() -> None:
     points = [{"metric": "m", "event_time": POINT["event_time"], "value": value} for value in (1, 2)]
     batch = {"source": "s", "points": [*points, {"metric": ""}]}

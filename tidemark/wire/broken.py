@@ -119,7 +119,7 @@ class OneByOne:
             self._add_batch(piece, partial(_itself, rejected))
             return True
         except UNREADABLE as error:
-            self._add_batch(piece, partial(_why_unreadable, piece.text, error))
+            self._add_batch(piece, partial(_why_unreadable, self._with_project(piece.text), error))
             return self._refused.malformed(len(self._into.series) - self._held, _A_BATCH)
         before = before_points(piece.head)
         for at in range(0, len(piece.points), 2):
@@ -156,10 +156,16 @@ class OneByOne:
             return self._unreadable(position, text, error, before)
         return True
 
+    def _with_project(self, text: bytes) -> bytes:
+        """An object with the message's project, which is not what is wrong with it; its own comes later, and counts."""
+        if self._project is None or not text.startswith(b"{") or text[1:].lstrip().startswith(b"}"):
+            return text
+        return b'{"project":%b,%b' % (msgspec.json.encode(self._project), text[1:])
+
     def _unreadable(self, position: int, text: bytes, error: Exception, before: bytes = b"") -> bool:
         self._advised_left -= max(len(text), _ADVICE_BYTES)
         if self._advised_left >= 0:
-            why = partial(_why_unreadable, before + text + AFTER_POINTS if before else text, error)
+            why = partial(_why_unreadable, self._with_project(before + text + AFTER_POINTS if before else text), error)
         else:
             why = partial(_rejection, text, error)
         self._refused.add(position, text, why, before=before)
