@@ -1,6 +1,6 @@
 """HTTP: from a request to the intake and back, in the order that takes nothing of what cannot be taken.
 
-Method and path, token, media type, encoding, length, room, quota; only then the body. What is answered stands in
+Method and path, token, media type, encoding, length, readiness, quota, room; only then the body. What is answered stands in
 `tidemark.edge.contract`.
 """
 
@@ -11,9 +11,9 @@ import binascii
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -25,65 +25,39 @@ from tidemark.edge.intake import ForbiddenError, Intake, TooLargeError, Verdict
 from tidemark.edge.spool import FullError
 from tidemark.edge.tokens import Grant, Tokens
 from tidemark.errors import TidemarkError
-
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
+from tidemark.http.request import Headers, Request
 
 _GROWS: Final = 64 << 10
 """What is reserved for a body of unknown length, and again whenever it is used up."""
 _JSON: Final = (b"content-type", b"application/json")
+_SPOOLED: Final = (b"x-tidemark-durability", b"spool")
 _TEXT: Final = msgspec.json.Encoder()
 _LONGEST_RETRY_S: Final = 30
+_DIGITS: Final = {status: str(int(status)) for status in Status}
 _access: Final = logging.getLogger("tidemark.access")
 
 
 class _AnswerError(Exception):
     """An answer other than a verdict."""
 
-    def __init__(self, status: Status, why: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> None:
+    def __init__(self, status: Status, why: str, headers: Headers | None = None) -> None:
         super().__init__(why)
-        self.status, self.why, self.headers = status, why, list(headers)
+        self.status, self.why, self.headers = status, why, headers or []
 
 
-class _GoneError(Exception):
-    """The sender is gone, or was sent away by a deadline."""
+class _Work:
+    """What is held for a request for points."""
 
+    __slots__ = ("encoding", "grant", "reserved")
 
-@dataclass
-class _Asked:
-    """What the head of a request says."""
-
-    authorization: bytes = b""
-    media_type: bytes = b""
-    encoding: bytes = b""
-    length: bytes = b""
-    expect: bytes = b""
-    origin: bytes = b""
-
-    @classmethod
-    def of(cls, headers: Headers) -> _Asked:
-        asked = cls()
-        for name, value in headers:
-            field = _FIELDS.get(name)
-            if field is not None:
-                setattr(asked, field, value)
-        return asked
-
-
-_FIELDS: Final = {
-    b"authorization": "authorization",
-    b"content-type": "media_type",
-    b"content-encoding": "encoding",
-    b"content-length": "length",
-    b"expect": "expect",
-    b"origin": "origin",
-}
+    def __init__(self, grant: Grant, encoding: str) -> None:
+        self.grant, self.encoding = grant, encoding
+        self.reserved = 0
 
 
 @dataclass
 class Door:
-    """The ASGI application.
+    """Handles requests.
 
     Attributes:
         intake: Where bodies go.
@@ -105,150 +79,181 @@ class Door:
     cors_origins: frozenset[bytes] = frozenset()
     logged: float = 0.0
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        began = time.monotonic()
-        asked = _Asked.of(scope["headers"])
-        project = ""
+    def head(self, request: Request) -> None:
+        """Refuse what cannot be taken, before its body is read; see `tidemark.http.request.Handler`."""
         try:
-            path = contract.PATHS.get(scope["path"])
+            path = contract.PATHS.get(request.path)
             if path is None:
                 raise _AnswerError(Status.NOT_FOUND, "There is no such path.")
-            if scope["method"] not in path.methods:
-                allowed = ", ".join(path.methods).encode()
-                raise _AnswerError(Status.METHOD, f"{path.path} takes {allowed.decode()}.", [(b"allow", allowed)])
-            if path is not contract.POINTS:
-                why = self.ready() if path is contract.READY else ""
-                status, body, headers = (
-                    (Status.UNAVAILABLE if why else Status.OK),
-                    _problem(why) if why else b"{}\n",
-                    [_JSON],
-                )
-            elif scope["method"] == "OPTIONS":
-                status, body, headers = Status.NO_CONTENT, b"", []
+            if request.method not in path.methods:
+                allowed = ", ".join(path.methods)
+                raise _AnswerError(Status.METHOD, f"{path.path} takes {allowed}.", [(b"allow", allowed.encode())])
+            if path is contract.POINTS and request.method == "POST":
+                self._points(request)
+            elif path is contract.POINTS:
+                self._answer(request, Status.NO_CONTENT, b"", [])
             else:
-                grant = self._grant(asked.authorization)
-                project = grant.project
-                verdict = await self._points(asked, grant, receive)
-                status, body, headers = self._answer(verdict, project)
-                if verdict.accepted:
-                    self.counters.kept(time.monotonic() - began)
-        except _GoneError:
-            return
+                why = self.ready() if path is contract.READY else ""
+                self._answer(
+                    request, Status.UNAVAILABLE if why else Status.OK, _problem(why) if why else b"{}\n", [_JSON]
+                )
         except _AnswerError as answer:
-            status, body, headers = answer.status, _problem(answer.why), [_JSON, *answer.headers]
-            _close_unread(scope)
-        headers = [*headers, *self._cors(asked.origin, preflight=scope["method"] == "OPTIONS")]
-        self.counters.count(
-            "requests", 1, scope["path"] if scope["path"] in contract.PATHS else "other", str(int(status))
-        )
-        if self.logged and random.random() < self.logged:  # noqa: S311  # a sample
-            took_ms = (time.monotonic() - began) * 1000
-            _access.info("%s %s %d project=%s %.1f ms", scope["method"], scope["path"], status, project or "-", took_ms)
-        await _send(send, status, headers, body)
+            self._refuse(request, answer)
 
-    def _grant(self, authorization: bytes) -> Grant:
-        token = _token(authorization)
-        grant = self.tokens.grant(token) if token else None
-        if grant is None or "write" not in grant.may:
-            why = "No token is known by this name." if token else "A token is needed: Authorization: Bearer TOKEN."
-            if grant is not None:
-                raise _AnswerError(Status.FORBIDDEN, "The token may not write.")
-            raise _AnswerError(Status.UNAUTHORIZED, why, [(b"www-authenticate", b'Bearer realm="tidemark"')])
-        return grant
+    def grew(self, request: Request) -> None:
+        """Hold a body to its bound, and find room for it."""
+        work: _Work | None = request.work
+        if work is None or request.size <= work.reserved:
+            return
+        try:
+            if request.size > self.max_body_bytes:
+                raise _AnswerError(Status.TOO_LARGE, f"A body may have {self.max_body_bytes} bytes.")
+            self._reserve(work, max(_GROWS, request.size))
+        except _AnswerError as answer:
+            self._refuse(request, answer)
 
-    async def _points(self, asked: _Asked, grant: Grant, receive: Receive) -> Verdict:
-        encoding = self._check_head(asked)
+    def whole(self, request: Request) -> None:
+        """Take a body; it is answered when its points are kept."""
+        work: _Work | None = request.work
+        if work is None:
+            return
+        project = work.grant.project
+        try:
+            body = request.body()
+            self.counters.count("body_bytes", len(body), project)
+            text = self._text(body, work)
+            if isinstance(text, Verdict):
+                self._verdict(request, text)
+                return
+            verdict, pack = self.intake.take(text, work.grant)
+        except ForbiddenError as error:
+            self._refuse(request, _AnswerError(Status.FORBIDDEN, str(error)))
+        except TooLargeError as error:
+            self._refuse(request, _AnswerError(Status.TOO_LARGE, str(error)))
+        except _AnswerError as answer:
+            self._refuse(request, answer)
+        else:
+            if pack is None:
+                self._verdict(request, verdict)
+            else:
+                pack.then(lambda spooled: self._kept(request, verdict, spooled))
+
+    def gone(self, request: Request) -> None:
+        """Give back what is held for it."""
+        work: _Work | None = request.work
+        if work is not None and work.reserved:
+            self.budget.give_back(work.grant.project, work.reserved)
+            work.reserved = 0
+
+    def _points(self, request: Request) -> None:
+        """Everything that can be said of a request for points by its head."""
+        headers = request.headers
+        grant = self._grant(headers.get(b"authorization", b""))
+        encoding = self._check_head(headers)
         why = self.ready()
         if why:
-            raise _AnswerError(Status.UNAVAILABLE, why, _retry_after(1, jitter=True))
-        wait_s = grant.wait_s(time.monotonic())
+            raise _AnswerError(Status.UNAVAILABLE, why, _soon())
+        wait_s = grant.wait_s(request.began)
         if wait_s:
             why = f"The token's quota of {grant.points_per_s:g} points a second is used up."
-            raise _AnswerError(Status.QUOTA, why, _retry_after(wait_s))
-        length = int(asked.length) if asked.length else None
-        reserved = _Reserved(self.budget, grant.project)
-        try:
-            body = await self._body(reserved, length, receive)
-            self.counters.count("body_bytes", len(body), grant.project)
-            return await self._taken(body, encoding, grant, reserved)
-        except ForbiddenError as error:
-            raise _AnswerError(Status.FORBIDDEN, str(error)) from None
-        except TooLargeError as error:
-            raise _AnswerError(Status.TOO_LARGE, str(error)) from None
-        except FullError as error:
-            raise _AnswerError(Status.FULL, str(error), _retry_after(_LONGEST_RETRY_S)) from None
-        except TidemarkError as error:
-            raise _AnswerError(Status.UNAVAILABLE, str(error), _retry_after(1, jitter=True)) from None
-        finally:
-            reserved.give_back()
+            raise _AnswerError(Status.QUOTA, why, [(b"retry-after", b"%d" % min(3600, max(1, -(-wait_s // 1))))])
+        request.work = work = _Work(grant, encoding)
+        length = headers.get(b"content-length")
+        self._reserve(work, int(length) if length else _GROWS)
 
-    def _check_head(self, asked: _Asked) -> str:
+    def _grant(self, authorization: bytes) -> Grant:
+        known = self.tokens.remembered(authorization)
+        if known is not None:
+            return known
+        token = _token(authorization)
+        grant = self.tokens.grant(token) if token else None
+        if grant is None:
+            why = "The token is not known." if token else "A token is needed: Authorization: Bearer TOKEN."
+            raise _AnswerError(Status.UNAUTHORIZED, why, [(b"www-authenticate", b'Bearer realm="tidemark"')])
+        if "write" not in grant.may:
+            raise _AnswerError(Status.FORBIDDEN, "The token may not write.")
+        self.tokens.remember(authorization, grant)
+        return grant
+
+    def _check_head(self, headers: dict[bytes, bytes]) -> str:
         """Refuse a body by what is said of it; returns its encoding."""
-        media_type = asked.media_type.partition(b";")[0].strip().lower().decode("latin-1")
-        encoding = asked.encoding.strip().lower().decode("latin-1")
+        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
         if media_type and media_type not in contract.MEDIA_TYPES:
             raise _AnswerError(Status.MEDIA_TYPE, "The body is JSON: Content-Type: application/json.")
+        encoding = headers.get(b"content-encoding", b"").strip().lower().decode("latin-1")
         if encoding and encoding not in (*contract.ENCODINGS, "x-gzip"):
-            accepted = [(b"accept-encoding", ", ".join(contract.ENCODINGS).encode())]
-            raise _AnswerError(Status.MEDIA_TYPE, "gzip and zstd are known as Content-Encoding.", accepted)
-        if asked.expect and asked.expect.lower() != b"100-continue":
+            accepted = ", ".join(contract.ENCODINGS).encode()
+            known = "gzip and zstd are known as Content-Encoding."
+            raise _AnswerError(Status.MEDIA_TYPE, known, [(b"accept-encoding", accepted)])
+        expect = headers.get(b"expect")
+        if expect and expect.lower() != b"100-continue":
             raise _AnswerError(Status.EXPECTATION, "Only 100-continue can be expected.")
-        if asked.length and int(asked.length) > self.max_body_bytes:
+        length = headers.get(b"content-length")
+        if length and int(length) > self.max_body_bytes:
             raise _AnswerError(Status.TOO_LARGE, f"A body may have {self.max_body_bytes} bytes.")
         return encoding
 
-    async def _body(self, reserved: _Reserved, length: int | None, receive: Receive) -> bytes:
-        reserved.take(_GROWS if length is None else length)
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            event = await receive()
-            if event["type"] == "http.disconnect":
-                raise _GoneError
-            part = event["body"]
-            if part:
-                parts.append(part)
-                size += len(part)
-                if size > self.max_body_bytes:
-                    raise _AnswerError(Status.TOO_LARGE, f"A body may have {self.max_body_bytes} bytes.")
-                if size > reserved.size:
-                    reserved.take(max(_GROWS, size))
-            if not event["more_body"]:
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+    def _reserve(self, work: _Work, size: int) -> None:
+        if not self.budget.take(work.grant.project, size):
+            raise _AnswerError(Status.UNAVAILABLE, "There is no room for it just now: come again.", _soon())
+        work.reserved += size
 
-    async def _taken(self, body: bytes, encoding: str, grant: Grant, reserved: _Reserved) -> Verdict:
-        if encoding and encoding != "identity":
-            text = self.intake.unpack(body, encoding)
-            if isinstance(text, Verdict):
-                return text
-            reserved.take(len(text))
+    def _text(self, body: bytes, work: _Work) -> bytes | Verdict:
+        if not work.encoding or work.encoding == "identity":
+            return body
+        text = self.intake.unpack(body, work.encoding)
+        if not isinstance(text, Verdict):
+            self._reserve(work, len(text))
+        return text
+
+    def _kept(self, request: Request, verdict: Verdict, spooled: bool | TidemarkError) -> None:
+        if isinstance(spooled, FullError):
+            later = [(b"retry-after", b"%d" % _LONGEST_RETRY_S)]
+            self._refuse(request, _AnswerError(Status.FULL, str(spooled), later))
+        elif isinstance(spooled, TidemarkError):
+            self._refuse(request, _AnswerError(Status.UNAVAILABLE, str(spooled), _soon()))
         else:
-            text = body
-        return await self.intake.take(text, grant)
+            verdict.spooled = spooled
+            self.counters.kept(time.monotonic() - request.began)
+            self._verdict(request, verdict)
 
-    def _answer(self, verdict: Verdict, project: str) -> tuple[Status, bytes, Headers]:
+    def _verdict(self, request: Request, verdict: Verdict) -> None:
+        project = request.work.grant.project
         if verdict.accepted:
             self.counters.count("points_accepted", verdict.accepted, project, "spool" if verdict.spooled else "bus")
-        spooled = [(b"x-tidemark-durability", b"spool")] if verdict.spooled else []
+        headers = [_JSON, _SPOOLED] if verdict.spooled else [_JSON]
         if not verdict.refused:
             status = Status.SPOOLED if verdict.spooled else Status.OK
-            return status, b'{"accepted":%d,"rejected":[]}\n' % verdict.accepted, [_JSON, *spooled]
+            self._answer(request, status, b'{"accepted":%d,"rejected":[]}\n' % verdict.accepted, headers)
+            return
         listed = [{"index": one.at, "reason": one.reason, "detail": one.detail} for one in verdict.rejected]
         for one in verdict.rejected:
             self.counters.count("points_refused", 1, project, one.reason)
         more = max(0, verdict.refused - len(listed))
         answer = {"accepted": verdict.accepted, "rejected": listed, "more": more}
-        return Status.REFUSED, _TEXT.encode(answer) + b"\n", [_JSON, *spooled]
+        self._answer(request, Status.REFUSED, _TEXT.encode(answer) + b"\n", headers)
 
-    def _cors(self, origin: bytes, *, preflight: bool) -> Headers:
+    def _refuse(self, request: Request, answer: _AnswerError) -> None:
+        self._answer(request, answer.status, _problem(answer.why), [_JSON, *answer.headers])
+
+    def _answer(self, request: Request, status: Status, body: bytes, headers: Headers) -> None:
+        if self.cors_origins:
+            headers = [*headers, *self._cors(request)]
+        path = request.path if request.path in contract.PATHS else "other"
+        self.counters.count("requests", 1, path, _DIGITS[status])
+        if self.logged and random.random() < self.logged:  # noqa: S311  # a sample
+            project = request.work.grant.project if request.work else "-"
+            took_ms = (time.monotonic() - request.began) * 1000
+            _access.info("%s %s %d project=%s %.1f ms", request.method, path, status, project, took_ms)
+        request.answer(status, headers, body)
+
+    def _cors(self, request: Request) -> Headers:
+        origin = request.headers.get(b"origin")
         if not origin or not self.cors_origins & {origin, b"*"}:
             return []
-        headers = [
-            (b"access-control-allow-origin", b"*" if b"*" in self.cors_origins else origin),
-            (b"vary", b"origin"),
-        ]
-        if preflight:
+        allowed = b"*" if b"*" in self.cors_origins else origin
+        headers = [(b"access-control-allow-origin", allowed), (b"vary", b"origin")]
+        if request.method == "OPTIONS":
             return [
                 *headers,
                 (b"access-control-allow-methods", b"POST"),
@@ -256,30 +261,6 @@ class Door:
                 (b"access-control-max-age", b"600"),
             ]
         return [*headers, (b"access-control-expose-headers", b"retry-after, x-tidemark-durability")]
-
-
-class _Reserved:
-    """What one request holds of the budget."""
-
-    def __init__(self, budget: Budget, project: str) -> None:
-        self._budget, self._project = budget, project
-        self.size = 0
-
-    def take(self, size: int) -> None:
-        """Hold so much more.
-
-        Raises:
-            _AnswerError: there is no room.
-        """
-        if not self._budget.take(self._project, size):
-            raise _AnswerError(
-                Status.UNAVAILABLE, "There is no room for it just now: come again.", _retry_after(1, jitter=True)
-            )
-        self.size += size
-
-    def give_back(self) -> None:
-        if self.size:
-            self._budget.give_back(self._project, self.size)
 
 
 def _token(authorization: bytes) -> str:
@@ -296,24 +277,10 @@ def _token(authorization: bytes) -> str:
     return text.decode("utf-8", "surrogateescape")
 
 
-def _retry_after(seconds: float, *, jitter: bool = False) -> Headers:
-    wait = random.randint(1, _LONGEST_RETRY_S) if jitter else min(3600, max(1, -(-seconds // 1)))  # noqa: S311  # so that not all come at once
-    return [(b"retry-after", b"%d" % wait)]
+def _soon() -> Headers:
+    """When to come again, not all at once."""
+    return [(b"retry-after", b"%d" % random.randint(1, _LONGEST_RETRY_S))]  # noqa: S311  # no secret
 
 
 def _problem(why: str) -> bytes:
     return _TEXT.encode({"error": why}) + b"\n"
-
-
-def _close_unread(scope: Any) -> None:
-    """Have the connection end with this answer, where the body of the request has not come whole."""
-    protocol = scope.get("extensions", {}).get("tidemark.linger", {}).get("protocol")
-    if protocol is not None:
-        protocol.last(scope)
-
-
-async def _send(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    if status != Status.NO_CONTENT:
-        headers = [*headers, (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": int(status), "headers": headers})
-    await send({"type": "http.response.body", "body": body})

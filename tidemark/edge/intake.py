@@ -96,17 +96,20 @@ class Intake:
                 raise TooLargeError(f"The body has {rejected.detail}.") from None
             return Verdict(0, [Rejected(None, rejected.reason, rejected.detail)], 1)
 
-    async def take(self, text: bytes, grant: Grant) -> Verdict:
-        """Read a body and keep what is good of it: when this returns it is kept.
+    def take(self, text: bytes, grant: Grant) -> tuple[Verdict, Pack | None]:
+        """Read a body and publish what is good of it.
 
         Args:
             text: Not compressed.
             grant: Of its sender.
 
+        Returns:
+            The verdict on its points, and what they are in, where any is accepted: kept when its `outcome` says so. That is
+            an UnavailableError or a MisconfiguredError where the bus does not take it and there is no spool, and a FullError
+            where that does not either.
+
         Raises:
-            ForbiddenError: it has points that its sender may not send; nothing is kept.
-            UnavailableError, MisconfiguredError: the bus does not take it, and there is no spool.
-            FullError: nor does the spool.
+            ForbiddenError: it has points that its sender may not send; nothing is published.
         """
         now = self._clock.now()
         columns = Columns()
@@ -116,15 +119,14 @@ class Intake:
         chosen = self._within_series(columns, grant, verdict) if grant.max_series or self._max_series else None
         grant.charge(verdict.accepted)
         if not verdict.accepted:
-            return verdict
+            return verdict, None
         if chosen is None and not verdict.refused:
             pack = self._pack(text, columns, grant.project, now, joined=at_once)
         else:
             left = range(len(columns.series)) if chosen is None else chosen
             earliest = min(columns.event_time[at] for at in left)
             pack = self._alone(lines(columns, left), earliest, grant.project, now)
-        verdict.spooled = await asyncio.shield(pack.outcome)
-        return verdict
+        return verdict, pack
 
     async def drained(self) -> None:
         """Wait until nothing is on its way to the bus or the disk."""
@@ -234,7 +236,7 @@ class Intake:
         except TidemarkError as error:
             pack.fail(error)
         else:
-            pack.outcome.set_result(True)
+            pack.kept(spooled=True)
 
 
 def _verdict(columns: Columns) -> Verdict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from typing import Final
@@ -39,12 +38,22 @@ class Pack:
     Attributes:
         project: Of all its points.
         accepted: When it was begun, in microseconds since 1970: its `accepted_time`.
-        outcome: Whether it is on this machine's disk instead of in the bus, once it is in one of them; or the error.
         message: Its bytes, once it is closed.
         size: About its bytes.
     """
 
-    __slots__ = ("_closed", "_earliest", "_otherwise", "_texts", "accepted", "message", "outcome", "project", "size")
+    __slots__ = (
+        "_closed",
+        "_earliest",
+        "_known",
+        "_otherwise",
+        "_texts",
+        "_told",
+        "accepted",
+        "message",
+        "project",
+        "size",
+    )
 
     def __init__(
         self,
@@ -59,10 +68,11 @@ class Pack:
             project: Of all points that will be added.
             accepted: The clock.
             closed: Told when nothing can be added any more.
-            otherwise: Asked to keep it, and to tell `outcome`, when the bus does not take it; None: that is the outcome.
+            otherwise: Asked to keep it, and to say so, when the bus does not take it; None: that is the outcome.
         """
         self.project, self.accepted, self._closed, self._otherwise = project, accepted, closed, otherwise
-        self.outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._told: list[Callable[[bool | TidemarkError], None]] = []
+        self._known: bool | TidemarkError | None = None
         self.size = ENVELOPE_BYTES + _ATTRIBUTES_BYTES + len(project)
         self.message = b""
         self._texts: list[bytes] = []
@@ -98,13 +108,30 @@ class Pack:
     def done(self, error: TidemarkError | None) -> None:
         """What became of it."""
         if error is None:
-            self.outcome.set_result(False)
+            self.kept(spooled=False)
         elif self._otherwise is None or isinstance(error, RefusedError):
             self.fail(error)
         else:
             self._otherwise(self, error)
 
+    def then(self, told: Callable[[bool | TidemarkError], None]) -> None:
+        """Have it told whether this is on the disk instead of in the bus, once it is in one of them; or the error."""
+        self._told.append(told)
+        if self._known is not None:
+            self._tell()
+
+    def kept(self, *, spooled: bool) -> None:
+        """It is in the bus, or in the spool."""
+        self._known = spooled
+        self._tell()
+
     def fail(self, error: TidemarkError) -> None:
         """It is nowhere."""
-        self.outcome.set_exception(error)
-        self.outcome.exception()  # it may be that nobody waits for it any more
+        self._known = error
+        self._tell()
+
+    def _tell(self) -> None:
+        told, self._told = self._told, []
+        assert self._known is not None
+        for call in told:
+            call(self._known)

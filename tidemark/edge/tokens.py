@@ -25,6 +25,7 @@ from tidemark.wire.reasons import RejectedError
 PREFIX: Final = "tm_"
 _BYTES: Final = 32
 RIGHTS: Final = ("write", "read")
+REMEMBERED: Final = 4096
 LOOK_S: Final = 1.0
 SECRET_LOOK_S: Final = 60.0
 BURST_S: Final = 2.0
@@ -146,12 +147,23 @@ class Tokens:
         self._state = self._now()
         self._looked = time.monotonic()
         self._grants = parse(read(reference, "tokens"))
+        self._remembered: dict[bytes, Grant] = {}
         self.wrong: TidemarkError | None = None
         """Why the tokens in use are not the newest; None: they are."""
 
     def grant(self, token: str) -> Grant | None:
         """What its bearer may; None: it is no token. Found by its SHA-256, so how long it takes says nothing about it."""
         return self._grants.get(hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest())
+
+    def remembered(self, header: bytes) -> Grant | None:
+        """The grant that was found for a header before; by equality of the whole of it, among good ones only."""
+        return self._remembered.get(header)
+
+    def remember(self, header: bytes, grant: Grant) -> None:
+        """Spare the hash the next time."""
+        if len(self._remembered) >= REMEMBERED:
+            self._remembered.clear()
+        self._remembered[header] = grant
 
     def __len__(self) -> int:
         return len(self._grants)
@@ -181,6 +193,7 @@ class Tokens:
         old = self._grants
         if grants == old:
             return False
+        self._remembered.clear()
         self._grants = {digest: old[digest] if old.get(digest) == grant else grant for digest, grant in grants.items()}
         return True
 

@@ -1,1 +1,1 @@
-"""HTTP/1.1 as a service on the open internet needs it: uvicorn's protocol, with deadlines and bounds."""
+"""HTTP/1.1 as a service on the open internet needs it: llhttp's parser, with deadlines and bounds around it."""
