@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.pubsub_v1 import PublisherClient, SubscriberClient
+from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+
+from tidemark.bus.puller import Puller
+from tidemark.edge.tokens import line_of, new_token
+from tidemark.local.pubsub.control import Control
+from tidemark.local.stack import PubSub
+from tidemark.wire.message import Message
+
+TOPIC, SUBSCRIPTION = "projects/p/topics/edge", "projects/p/subscriptions/edge"
+
+
+class Bus:
+    """The stand-in, with a topic and a subscription."""
+
+    def __init__(self, directory: Path) -> None:
+        self.server = PubSub(directory)
+        self.server.start()
+        self.address = f"127.0.0.1:{self.server.port()}"
+        with grpc.insecure_channel(self.address) as channel:
+            PublisherClient(transport=PublisherGrpcTransport(channel=channel)).create_topic(name=TOPIC)
+            SubscriberClient(transport=SubscriberGrpcTransport(channel=channel)).create_subscription(
+                name=SUBSCRIPTION, topic=TOPIC
+            )
+
+    def control(self) -> Control:
+        return Control(self.address)
+
+    def messages(self, monkeypatch: pytest.MonkeyPatch, wait_s: float = 1.0) -> list[Message]:
+        """All that were published, as the pipeline's own reader has them."""
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", self.address)
+        puller = Puller(SUBSCRIPTION, 1_000_000, 1 << 30, threads=1)
+        puller.start()
+        found: list[Message] = []
+        while (pulled := puller.take(wait_s)) is not None:
+            found += pulled.messages
+            puller.acknowledge(pulled.ack_ids)
+        puller.close()
+        return found
+
+
+class Running:
+    """`tidemark edge` as a process."""
+
+    def __init__(self, address: str, tokens: Path, *flags: str) -> None:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDEMARK_")}
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "tidemark",
+                "edge",
+                f"--topic={TOPIC}",
+                f"--tokens=file:{tokens}",
+                "--http_port=0",
+                *flags,
+            ],
+            env={**environment, "PUBSUB_EMULATOR_HOST": address},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate()[1]
+        self.url = json.loads(line)["url"]
+        self.port = int(self.url.rpartition(":")[2])
+
+    def stop(self) -> tuple[int, str]:
+        self.process.send_signal(signal.SIGTERM)
+        _, err = self.process.communicate(timeout=40)
+        return self.process.returncode, err
+
+
+@pytest.fixture
+def bus(tmp_path: Path) -> Iterator[Bus]:
+    made = Bus(tmp_path / "pubsub")
+    yield made
+    made.server.stop()
+
+
+@pytest.fixture
+def token() -> str:
+    return new_token()
+
+
+@pytest.fixture
+def tokens(tmp_path: Path, token: str) -> Path:
+    path = tmp_path / "tokens"
+    path.write_text(line_of(token, "cams", ["write"]) + "\n")
+    return path
+
+
+@pytest.fixture
+def edge(bus: Bus, tokens: Path) -> Iterator[Callable[..., Running]]:
+    started: list[Running] = []
+
+    def start(*flags: str) -> Running:
+        started.append(Running(bus.address, tokens, *flags))
+        return started[-1]
+
+    yield start
+    for running in started:
+        if running.process.poll() is None:
+            running.process.kill()
+            running.process.communicate()
+
+
+def point(**more: Any) -> dict[str, Any]:
+    return {"source": "gateway-7", "metric": "fps", "event_time": time.time_ns() // 1_000_000, "value": 24.5, **more}
