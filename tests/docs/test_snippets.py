@@ -40,6 +40,8 @@ NOT_RUN = {
     ("docs/operations/dataflow.md", "psql …"): ELSEWHERE + "tests/store/test_roles.py",
     ("docs/operations/dataflow.md", "printf"): GOOGLE,
     ("docs/operations/dataflow.md", "template ="): GOOGLE,
+    ("docs/operations/edge.md", "tidemark token"): ELSEWHERE + "tests/edge/test_tokens.py and test_edge.py",
+    ("docs/operations/edge.md", "curl"): ELSEWHERE + "tests/edge/test_edge.py, with another client",
     ("docs/operations/flink.md", "python -m pipelines.ingest --runner"): FLINK,
     ("docs/operations/flink.md", "kubectl"): FLINK,
     ("docs/operations/runbook.md", "SELECT"): ELSEWHERE + "tests/store/test_roles.py, as tidemark_reader",
