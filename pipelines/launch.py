@@ -15,11 +15,11 @@ from apache_beam.options.pipeline_options import (
 )
 
 from pipelines import flink, flink_submission
-from pipelines.report import event
 from tidemark.errors import MisconfiguredError
 from tidemark.findings import failed, text, warned
 from tidemark.logs import tell
 from tidemark.operate.preflight import Fleet, preflight
+from tidemark.program import event
 from tidemark.settings import Values
 from tidemark.warehouse.clients import rest
 from tidemark.warehouse.owner import claim

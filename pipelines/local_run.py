@@ -19,11 +19,11 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import engine
 from pipelines.local_engine import LocalEngine
-from pipelines.report import event
 from tidemark.bus.puller import Puller
 from tidemark.errors import LocalError, TidemarkError, UnavailableError
 from tidemark.local import install
 from tidemark.logs import REPEATS, log, tell
+from tidemark.program import event
 from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S, until_done, waits
 from tidemark.settings import Values
 from tidemark.stop import Stop

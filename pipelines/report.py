@@ -1,26 +1,12 @@
-"""How a pipeline's program speaks: one sentence for a person, JSON lines for a program."""
+"""How a pipeline's program speaks to a person."""
 
 from __future__ import annotations
 
-import json
 import logging
-import threading
 from collections.abc import Callable
-from typing import Any
 
 from tidemark import program
 from tidemark.settings import INGEST
-
-_lock = threading.Lock()
-
-
-def event(name: str, **fields: Any) -> None:
-    """Print one JSON line on standard output."""
-    with _lock:
-        try:
-            print(json.dumps({"event": name, **fields}), flush=True)  # noqa: T201
-        except OSError:
-            program.silence_output()  # a pipe or terminal that is gone is no reason to stop
 
 
 def reported(main: Callable[[], int]) -> int:

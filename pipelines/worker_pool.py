@@ -25,8 +25,9 @@ import grpc
 from apache_beam.portability.api import beam_fn_api_pb2 as api
 from apache_beam.portability.api import beam_fn_api_pb2_grpc as services
 
-from pipelines.report import event, reported
+from pipelines.report import reported
 from tidemark.errors import MisconfiguredError
+from tidemark.program import event
 
 PAUSES_S: Final = (1.0, 2.0, 5.0, 10.0)
 """Before each further start of a worker; the last one again and again."""

@@ -23,6 +23,7 @@ ANYWHERE = {
         "stop",
         "program",
         "secrets",
+        "exposition",
         "arguments",
     )
 }

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import sys
+import threading
 from collections.abc import Callable, MutableMapping
+from typing import Any
 
 from tidemark import logs
 from tidemark.errors import TidemarkError, UsageError
 from tidemark.logs import log, tell
 
+_events = threading.Lock()
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -79,6 +83,15 @@ def _nobody_reads() -> bool:
         silence_output()
         return True
     return False
+
+
+def event(name: str, **fields: Any) -> None:
+    """Print one JSON line on standard output, for a program that has started this one."""
+    with _events:
+        try:
+            print(json.dumps({"event": name, **fields}), flush=True)  # noqa: T201
+        except OSError:
+            silence_output()  # a pipe or terminal that is gone is no reason to stop
 
 
 def silence_output() -> None:

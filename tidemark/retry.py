@@ -44,7 +44,7 @@ def a_few_times(attempt: Callable[[], Result]) -> Result:
         try:
             return attempt()
         except UnavailableError:
-            time.sleep(_jittered(pause))
+            time.sleep(jittered(pause))
     return attempt()
 
 
@@ -100,7 +100,7 @@ def _until_done(
                 )
             else:
                 log.warning("%s Waiting; nothing is acknowledged meanwhile.", error)
-            pause = _jittered(wait)
+            pause = jittered(wait)
             if give_up is None:
                 time.sleep(pause)
             else:
@@ -108,5 +108,6 @@ def _until_done(
             wait = min(2 * wait, LONGEST_WAIT_S)
 
 
-def _jittered(pause_s: float) -> float:
+def jittered(pause_s: float) -> float:
+    """A pause of this length or up to half less, so that not all try again at once."""
     return random.uniform(pause_s / 2, pause_s)  # noqa: S311  # jitter, not a secret

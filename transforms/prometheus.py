@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
-from tidemark.logs import log
+from tidemark.exposition import PROCESSES, histogram, serve_registry
 from tidemark.metrics import METRICS, NAMESPACE, Kind
 from tidemark.settings import Values
 from transforms.counters import distributions, tally
-
-PROCESSES: Final = 32
-"""Processes of one machine that find a port: each takes the first that is free."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +55,10 @@ def serve(endpoint: Endpoint) -> int | None:
             return _serving[endpoint]
         registry = CollectorRegistry()
         registry.register(_Collector())
-        for candidate in range(port, port + PROCESSES):
-            try:
-                start_http_server(candidate, endpoint.address, registry)
-            except OSError:
-                continue
-            _serving[endpoint] = candidate
-            return candidate
-    log.warning(
-        "--metrics_port: none of the ports %d to %d of %s can be had, so metrics are not served.",
-        port,
-        candidate,
-        endpoint.address,
-    )
-    return None
+        found = serve_registry(registry, port, endpoint.address, PROCESSES)
+        if found is not None:
+            _serving[endpoint] = found
+        return found
 
 
 class _Collector(Collector):
@@ -89,6 +74,4 @@ class _Collector(Collector):
                     yield GaugeMetricFamily(name, metric.help, value=values[metric.name])
             elif metric.name in seen:
                 of = seen[metric.name]
-                bounds = (*map(floatToGoString, metric.bounds), "+Inf")
-                buckets = list(zip(bounds, itertools.accumulate(of.buckets), strict=True))
-                yield HistogramMetricFamily(name, metric.help, buckets=buckets, sum_value=of.total)
+                yield histogram(name, metric.help, metric.bounds, of.buckets, of.total)

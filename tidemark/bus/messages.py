@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 _DATA: Final = b"\x0a"
@@ -14,14 +15,15 @@ ENVELOPE_BYTES: Final = 16
 """Most that the protocol adds to a message beside its data and attributes."""
 
 
+@lru_cache(maxsize=65536)
 def varint(number: int) -> bytes:
-    """A length."""
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
+    """A number as protobuf writes it."""
+    result = bytearray()
+    while number > 0x7F:
+        result.append(number & 0x7F | 0x80)
         number >>= 7
-    out.append(number)
-    return bytes(out)
+    result.append(number)
+    return bytes(result)
 
 
 def _field(tag: bytes, content: bytes) -> bytes:

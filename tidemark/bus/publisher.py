@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import grpc
 
+from tidemark.bus.codes import TRANSIENT
 from tidemark.bus.messages import topic as topic_field
 from tidemark.errors import MisconfiguredError, RefusedError, TidemarkError, UnavailableError
 from tidemark.logs import log
-from tidemark.retry import FIRST_WAIT_S
+from tidemark.retry import FIRST_WAIT_S, jittered
 
 LINGER_S: Final = 0.005
 MESSAGES_A_CALL: Final = 1000
@@ -38,17 +38,6 @@ _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_receive_message_length", -1),
-)
-_AGAIN: Final = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-    }
 )
 
 
@@ -128,11 +117,6 @@ class Publisher:
         self._failing: tuple[float, TidemarkError] | None = None
 
     @property
-    def waiting(self) -> int:
-        """Messages that are not confirmed yet, as far as they wait for a call."""
-        return len(self._items)
-
-    @property
     def busy(self) -> bool:
         """Calls are in flight."""
         return self._flying > 0
@@ -201,13 +185,17 @@ class Publisher:
             log.error("Publishing ended by an error that was not foreseen.", exc_info=task.exception())
 
     async def _publish(self, batch: list[tuple[Item, bytes]]) -> None:
-        error: TidemarkError | None = UnavailableError("Publishing was broken off.")
         try:
             error = await self._until_known(batch)
-        finally:
-            if error is not _DIVIDED:
-                for item, _ in batch:
-                    item.done(error)
+        except BaseException:
+            _tell(batch, UnavailableError("Publishing was broken off."))
+            raise
+        if isinstance(error, RefusedError) and len(batch) > 1:
+            half = len(batch) // 2  # one of them may be wrong, and the others have to get through
+            await self._publish(batch[:half])
+            await self._publish(batch[half:])
+        else:
+            _tell(batch, error)
 
     async def _until_known(self, batch: list[tuple[Item, bytes]]) -> TidemarkError | None:
         request = self._head + b"".join([message for _, message in batch])
@@ -220,18 +208,13 @@ class Publisher:
                 await self._call(request, timeout=max(min(LONGEST_CALL_S, left), 0.05))
             except grpc.aio.AioRpcError as failed:
                 code = failed.code()
-                if code is grpc.StatusCode.INVALID_ARGUMENT and len(batch) > 1:
-                    half = len(batch) // 2  # one of them may be wrong, and the others have to get through
-                    await self._publish(batch[:half])
-                    await self._publish(batch[half:])
-                    return _DIVIDED
                 error = _translate(failed, self.topic)
                 if isinstance(error, RefusedError):
                     return error
                 self._failing = (self._failing[0] if self._failing else self._loop.time(), error)
-                if code not in _AGAIN:
+                if code not in TRANSIENT:
                     return error
-                pause = random.uniform(wait / 2, wait)  # noqa: S311  # jitter, not a secret
+                pause = jittered(wait)
                 if self._loop.time() + pause >= until:
                     log.warning("%s", error)
                     return error
@@ -244,12 +227,14 @@ class Publisher:
                 return None
 
 
-_DIVIDED: Final = TidemarkError("in two halves, each told by itself")
+def _tell(batch: list[tuple[Item, bytes]], error: TidemarkError | None) -> None:
+    for item, _ in batch:
+        item.done(error)
 
 
 def _translate(error: grpc.aio.AioRpcError, topic: str) -> TidemarkError:
     code, details = error.code(), error.details()
-    if code in _AGAIN:
+    if code in TRANSIENT:
         return UnavailableError(f"Pub/Sub does not take messages for {topic} just now: {code.name}: {details}.")
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         return RefusedError(f"Pub/Sub refuses a message: {details}.", code=code.name)

@@ -18,6 +18,7 @@ from google.protobuf import empty_pb2
 from google.pubsub_v1 import types
 
 from tidemark.bus.channel import channel
+from tidemark.bus.codes import TRANSIENT
 from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
 from tidemark.logs import log
 from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S, kind
@@ -50,17 +51,6 @@ _PULL, _PULLED, _ACK, _MODIFY, _GET, _SUBSCRIPTION = (
         "Subscription",
     )
 )
-_TRANSIENT: Final = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.ABORTED,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.RESOURCE_EXHAUSTED,
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -77,7 +67,7 @@ class Pulled:
 def translate(error: grpc.RpcError, subscription: str) -> TidemarkError:
     """The Tidemark error for what gRPC says."""
     code = error.code()
-    if code in _TRANSIENT:
+    if code in TRANSIENT:
         return UnavailableError(f"Pub/Sub does not serve {subscription} just now: {code.name}: {error.details()}.")
     if code == grpc.StatusCode.NOT_FOUND:
         return MisconfiguredError(
@@ -304,7 +294,7 @@ class Puller:
                     half = len(ack_ids) // 2
                     parts = (ack_ids[:half], ack_ids[half:])
                     return sum(self._tell(call, made, part, halvings - 1) for part in parts) == len(parts)
-                if error.code() not in _TRANSIENT or attempt == 3:
+                if error.code() not in TRANSIENT or attempt == 3:
                     log.warning("%s The messages will be delivered again.", translate(error, self.subscription))
                     return False
                 time.sleep(wait)

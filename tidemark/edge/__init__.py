@@ -5,6 +5,5 @@
     (…)  ─┘     │ ▲          │
        tokens ──┘ └─ budget  └─ not taken ─▶ spool, when there is one
 
-`server` is the map: listeners over one intake, one publisher. `contract` is the table of paths, statuses and reasons that
-the code answers with and the reference page shows.
+`server` is the map: listeners over one intake, one publisher.
 """

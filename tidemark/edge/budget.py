@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 
 
@@ -19,7 +18,7 @@ class Budget:
 
     most: int
     used: int = 0
-    _by_project: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    _by_project: dict[str, int] = field(default_factory=dict)
 
     def take(self, project: str, size: int) -> bool:
         """Reserve; whether there is room. What is the project's only request may take all that is free."""

@@ -69,7 +69,7 @@ def _in_loop(made: Callable[[], Coroutine[Any, Any, int]]) -> int:
 
 
 async def _serve(values: Any) -> int:
-    from tidemark.edge.server import Edge, say  # noqa: PLC0415  # after what can be refused at once
+    from tidemark.edge.server import Edge  # noqa: PLC0415  # after what can be refused at once
 
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
@@ -77,7 +77,7 @@ async def _serve(values: Any) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     loop.add_signal_handler(signal.SIGHUP, edge.reload)
-    await edge.serve(stopped, say)
+    await edge.serve(stopped)
     return 0
 
 

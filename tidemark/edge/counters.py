@@ -7,9 +7,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
+
+from tidemark.exposition import histogram
 
 NAMESPACE: Final = "tidemark_edge"
 BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -31,15 +32,15 @@ COUNTERS: Final[dict[str, Known]] = {
     "publish_retries": Known((), "Calls repeated, since the one before failed or nobody knows what became of it."),
     "body_bytes": Known(("project",), "Bytes of bodies as they came."),
 }
-GAUGES: Final[dict[str, Known]] = {
-    "connections": Known((), "Connections open."),
-    "inflight_bytes": Known((), "Bytes of bodies taken in and not yet answered."),
-    "spool_bytes": Known((), "Bytes on the disk that are owed to the bus."),
-    "tokens": Known((), "Tokens in force."),
-    "tokens_stale": Known((), "1 while the newest tokens cannot be read and older ones are in force."),
-    "ready": Known((), "1 while points are taken."),
+GAUGES: Final = {
+    "connections": "Connections open.",
+    "inflight_bytes": "Bytes of bodies taken in and not yet answered.",
+    "spool_bytes": "Bytes on the disk that are owed to the bus.",
+    "tokens": "Tokens in force.",
+    "tokens_stale": "1 while the newest tokens cannot be read and older ones are in force.",
+    "ready": "1 while points are taken.",
 }
-LATENCY: Final = Known((), "Seconds from a request's head to the answer that its points are kept.")
+LATENCY: Final = "Seconds from a request's head to the answer that its points are kept."
 
 
 class Counters:
@@ -66,13 +67,7 @@ class Counters:
             for labels, number in list(self._counts[name].items()):
                 family.add_metric(labels, number)
             yield family
-        latency = HistogramMetricFamily(f"{NAMESPACE}_kept_seconds", LATENCY.help)
-        total, buckets = 0, []
-        for bound, number in zip((*map(floatToGoString, BOUNDS_S), "+Inf"), list(self._latency), strict=True):
-            total += number
-            buckets.append((bound, total))
-        latency.add_metric((), buckets, self._latency_sum)
-        yield latency
+        yield histogram(f"{NAMESPACE}_kept_seconds", LATENCY, BOUNDS_S, list(self._latency), self._latency_sum)
 
 
 class Shown(Collector):
@@ -86,4 +81,4 @@ class Shown(Collector):
         """Asked for by each scrape."""
         yield from self._counters.families()
         for name, value in self._gauges.items():
-            yield GaugeMetricFamily(f"{NAMESPACE}_{name}", GAUGES[name].help, value())
+            yield GaugeMetricFamily(f"{NAMESPACE}_{name}", GAUGES[name], value())

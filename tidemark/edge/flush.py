@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from tidemark.bus.publisher import BYTES_A_CALL, Publisher
+from tidemark.bus.publisher import Publisher
 from tidemark.edge.spool import Record, Spool
 from tidemark.errors import RefusedError, TidemarkError
 
-AT_ONCE: Final = 2000
 WAIT_S: Final = 1.0
 
 
@@ -37,23 +36,7 @@ async def drain(spool: Spool, publisher: Publisher, *, for_ever: bool = True) ->
         publisher: Of its topic.
         for_ever: Otherwise until nothing is left.
     """
-
-    async def publish(records: list[Record]) -> list[Record]:
-        refused: list[Record] = []
-        at = 0
-        while at < len(records):
-            some: list[Record] = []
-            size = 0
-            for record in records[at : at + AT_ONCE]:
-                if some and size + len(record.message) > BYTES_A_CALL:
-                    break
-                some.append(record)
-                size += len(record.message)
-            refused += await _published(some, publisher)
-            at += len(some)
-        return refused
-
-    await spool.drain(publish, for_ever=for_ever)
+    await spool.drain(lambda records: _published(records, publisher), for_ever=for_ever)
 
 
 async def _published(records: list[Record], publisher: Publisher) -> list[Record]:
@@ -64,12 +47,9 @@ async def _published(records: list[Record], publisher: Publisher) -> list[Record
         for item in sent:
             publisher.put(item)
         outcomes = await asyncio.gather(*(item.outcome for item in sent))
-        refused += [r for r, error in zip(records, outcomes, strict=True) if isinstance(error, RefusedError)]
-        records = [
-            record
-            for record, error in zip(records, outcomes, strict=True)
-            if error is not None and not isinstance(error, RefusedError)
-        ]
+        known = list(zip(records, outcomes, strict=True))
+        refused += [record for record, error in known if isinstance(error, RefusedError)]
+        records = [record for record, error in known if error is not None and not isinstance(error, RefusedError)]
         if records:
             await asyncio.sleep(WAIT_S)
     return refused

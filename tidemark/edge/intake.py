@@ -104,7 +104,7 @@ class Intake:
             grant: Of its sender.
 
         Returns:
-            The verdict on its points, and what they are in, where any is accepted: kept when its `outcome` says so. That is
+            The verdict on its points, and what they are in, where any is accepted: kept when it says so (`Pack.then`). It says
             an UnavailableError or a MisconfiguredError where the bus does not take it and there is no spool, and a FullError
             where that does not either.
 
@@ -177,10 +177,8 @@ class Intake:
         ):
             return self._alone(text, earliest, project, now)
         line = text.rstrip()
-        if b"\n" in line:
-            line = line.replace(
-                b"\n", b" "
-            )  # one point, over several lines: in a text there is none that stands for itself
+        if len(times) == 1:
+            line = line.replace(b"\n", b" ")  # over several lines, none of which is inside a text
         packs = self._packs.setdefault(project, {})
         pack = packs.get(window)
         if pack is None or not pack.open:
@@ -217,14 +215,14 @@ class Intake:
             self.publisher.put(pack)
         elif self.spool is not None:
             pack.close()
-            self._spool(pack, trouble)
+            self._spool(pack)
         elif self.publisher.busy:
             pack.close()
             pack.fail(trouble)  # another one waits to see whether it is back
         else:
             self.publisher.put(pack)
 
-    def _spool(self, pack: Pack, _why: TidemarkError) -> None:
+    def _spool(self, pack: Pack) -> None:
         task = asyncio.get_running_loop().create_task(self._keep(pack))
         self._keeping.add(task)
         task.add_done_callback(self._keeping.discard)

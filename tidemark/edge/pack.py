@@ -60,7 +60,7 @@ class Pack:
         project: str,
         accepted: int,
         closed: Callable[[Pack], None],
-        otherwise: Callable[[Pack, TidemarkError], None] | None,
+        otherwise: Callable[[Pack], None] | None,
     ) -> None:
         """Empty.
 
@@ -112,7 +112,7 @@ class Pack:
         elif self._otherwise is None or isinstance(error, RefusedError):
             self.fail(error)
         else:
-            self._otherwise(self, error)
+            self._otherwise(self)
 
     def then(self, told: Callable[[bool | TidemarkError], None]) -> None:
         """Have it told whether this is on the disk instead of in the bus, once it is in one of them; or the error."""

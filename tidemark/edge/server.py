@@ -9,17 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import json
 import resource
 import ssl
-import sys
 import time
 from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from tidemark.bus.publisher import Publisher, async_channel
 from tidemark.edge.budget import Budget
@@ -30,8 +28,10 @@ from tidemark.edge.intake import Intake
 from tidemark.edge.spool import Spool
 from tidemark.edge.tokens import Tokens
 from tidemark.errors import UsageError
+from tidemark.exposition import serve_registry
 from tidemark.http.connection import Bounds, Connection, Open
 from tidemark.logs import log
+from tidemark.program import event
 from tidemark.settings import Values
 from tidemark.wire.limits import Limits
 
@@ -40,7 +40,6 @@ HANDSHAKE_S: Final = 10.0
 BACKLOG: Final = 2048
 DRAIN_LOOK_S: Final = 0.02
 GC_OBJECTS: Final = 50_000
-READY_AGAIN_S: Final = 1.0
 _FILES_BESIDE_CONNECTIONS: Final = 100
 
 
@@ -88,12 +87,11 @@ class Edge:
                 return str(trouble)
         return ""
 
-    async def serve(self, stopped: asyncio.Event, told: Callable[[dict[str, Any]], None]) -> None:
+    async def serve(self, stopped: asyncio.Event) -> None:
         """Listen until `stopped` is set, then drain.
 
         Args:
             stopped: The wish to stop.
-            told: Given `{"event": "ready", "url": …}` once it listens.
 
         Raises:
             UsageError: the address cannot be listened at.
@@ -120,7 +118,7 @@ class Edge:
         tasks = [loop.create_task(self._sweep())]
         if self.spool is not None:
             tasks.append(loop.create_task(drain(self.spool, self.publisher)))
-        told({"event": "ready", "url": f"{scheme}://{shown}:{port}", "topic": self._values.topic})
+        event("ready", url=f"{scheme}://{shown}:{port}", topic=self._values.topic)
         try:
             await stopped.wait()
             await self._drain(server)
@@ -131,7 +129,7 @@ class Edge:
             await self._channel.close()
             if self.spool is not None:
                 self.spool.close()
-        told({"event": "drained", "open_connections": len(self._open.all)})
+        event("drained", open_connections=len(self._open.all))
 
     def reload(self) -> None:
         """Read the certificates again; those that are in use stay where they cannot be."""
@@ -187,10 +185,7 @@ class Edge:
             "ready": lambda: not self.unready(),
         }
         registry.register(Shown(self.counters, gauges))
-        try:
-            start_http_server(self._values.metrics_port, self._values.metrics_address, registry)
-        except OSError as error:
-            log.warning("--metrics_port: metrics are not served: %s.", error.strerror)
+        serve_registry(registry, self._values.metrics_port, self._values.metrics_address)
 
 
 def _collect_seldom() -> None:
@@ -234,9 +229,3 @@ def _tls(values: Values) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as error:
         raise UsageError(f"The certificate or its key cannot be used: {error}.") from None
     return context
-
-
-def say(event: dict[str, Any]) -> None:
-    """A JSON line for whoever started the program."""
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()

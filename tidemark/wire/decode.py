@@ -20,13 +20,12 @@ from tidemark.wire.block import Columns, SeriesKey
 from tidemark.wire.body import BODIES, BODY, MISSING, NO_PROJECT, UNREADABLE, Body, Point, check_head, named
 from tidemark.wire.broken import OneByOne
 from tidemark.wire.limits import DEFAULT, MAX_VALUE, Limits, untimely
-from tidemark.wire.message import LEAST_MS, Message, body, microseconds
+from tidemark.wire.message import LEAST_MS, LEAST_US, Message, body, microseconds
 from tidemark.wire.reasons import Reason, RejectedError
 from tidemark.wire.refused import whole
 
 _MANY: Final = 8
 """Points of one body from which on columns pay."""
-_LEAST_US: Final = LEAST_MS * 1000
 _HEAD_NAMES: Final = (b'"project"', b'"source"', b'"points"')
 
 
@@ -103,7 +102,7 @@ class Decoder:
             stated = point.event_time
             if isinstance(stated, int):
                 micros = stated * 1000
-                if not earliest <= micros <= latest or micros < _LEAST_US:
+                if not earliest <= micros <= latest or micros < LEAST_US:
                     raise untimely(stated, micros, earliest, latest)
             else:
                 micros = microseconds(stated)
@@ -129,7 +128,7 @@ class Decoder:
         values = [point.value for point in points]
         try:
             micros = [at * 1000 for at in stated]  # type: ignore[operator]  # a datetime raises TypeError
-            earliest = max(earliest, _LEAST_US)
+            earliest = max(earliest, LEAST_US)
         except TypeError:
             micros = [at * 1000 if isinstance(at, int) else microseconds(at) for at in stated]
             if min((at for at in stated if isinstance(at, int)), default=LEAST_MS) < LEAST_MS:

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from tidemark.wire.block import Columns
-from tidemark.wire.message import moment
+from tidemark.wire.message import LEAST_US, moment
 
 _TEXT: Final = msgspec.json.Encoder()
 
@@ -32,12 +32,9 @@ def lines(columns: Columns, chosen: Sequence[int]) -> bytes:
                 _TEXT.encode(key.metric),
             )
         micros = columns.event_time[at]
-        time = _TEXT.encode(moment(micros)) if micros % 1000 or micros < _LEAST_US else b"%d" % (micros // 1000)
+        # as a number, what is earlier would be taken for seconds
+        time = _TEXT.encode(moment(micros)) if micros % 1000 or micros < LEAST_US else b"%d" % (micros // 1000)
         attributes = columns.attributes[at]
         tail = b"}" if attributes is None else b',"attributes":%b}' % attributes
         parts.append(head + time + b',"value":' + _TEXT.encode(columns.value[at]) + tail)
     return b"\n".join(parts)
-
-
-_LEAST_US: Final = 10**14
-"""As a number, what is earlier would be taken for seconds."""

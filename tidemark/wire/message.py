@@ -14,6 +14,7 @@ LAST_EVENT_TIME: Final = 253_402_300_799_999_999
 """The last microsecond of the year 9999."""
 LEAST_MS: Final = 10**11
 """An event time that is a number is at least this, in March 1973: what is less are seconds, written since January 1970."""
+LEAST_US: Final = LEAST_MS * 1000
 _MICROSECOND_DIGITS: Final = 18
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -101,7 +102,7 @@ def accepted_time(attributes: Mapping[str, str]) -> int | None:
     if not text.isascii() or not text.isdigit() or len(text) > _MICROSECOND_DIGITS:
         return None
     micros = int(text)
-    return micros if micros >= LEAST_MS * 1000 else None
+    return micros if micros >= LEAST_US else None
 
 
 def body(message: Message, max_bytes: int) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 from google.protobuf.message import DecodeError
 from google.pubsub_v1 import types
 
+from tidemark.bus.messages import varint
 from tidemark.errors import RefusedError
 
 PUBLISH_BYTES: Final = 10_000_000
@@ -189,17 +190,6 @@ def received(batch: str, messages: Sequence[Message], attempts: Sequence[int] | 
 @lru_cache(maxsize=65536)
 def _received_head(size: int) -> bytes:
     return b"\x0a" + varint(2 + _ACK_ID_BYTES + size) + b"\x0a" + varint(_ACK_ID_BYTES)
-
-
-@lru_cache(maxsize=65536)
-def varint(number: int) -> bytes:
-    """A number as protobuf writes it."""
-    result = bytearray()
-    while number > 0x7F:
-        result.append(number & 0x7F | 0x80)
-        number >>= 7
-    result.append(number)
-    return bytes(result)
 
 
 _SUFFIXES: Final = [f"{index:03x}" for index in range(1000)]
