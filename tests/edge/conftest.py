@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import pytest
 from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
+from prometheus_client.parser import text_string_to_metric_families
 
 from tidemark.bus.puller import Puller
 from tidemark.edge.tokens import line_of, new_token
+from tidemark.local.processes import free_port
 from tidemark.local.pubsub.control import Control
 from tidemark.local.stack import PubSub
 from tidemark.wire.message import Message
@@ -57,7 +60,8 @@ class Bus:
 class Running:
     """`tidemark edge` as a process."""
 
-    def __init__(self, address: str, tokens: Path, *flags: str) -> None:
+    def __init__(self, address: str, tokens: Path, *flags: str, failpoints: str = "") -> None:
+        self.metrics_port = free_port()
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDEMARK_")}
         self.process = subprocess.Popen(
             [
@@ -68,9 +72,10 @@ class Running:
                 f"--topic={TOPIC}",
                 f"--tokens=file:{tokens}",
                 "--http_port=0",
+                f"--metrics_port={self.metrics_port}",
                 *flags,
             ],
-            env={**environment, "PUBSUB_EMULATOR_HOST": address},
+            env={**environment, "PUBSUB_EMULATOR_HOST": address, "TIDEMARK_FAILPOINTS": failpoints},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -80,6 +85,11 @@ class Running:
         assert line, self.process.communicate()[1]
         self.url = json.loads(line)["url"]
         self.port = int(self.url.rpartition(":")[2])
+
+    def metric(self, name: str) -> float:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+            return sum(s.value for family in families for s in family.samples if s.name == f"tidemark_edge_{name}")
 
     def stop(self) -> tuple[int, str]:
         self.process.send_signal(signal.SIGTERM)
@@ -110,8 +120,8 @@ def tokens(tmp_path: Path, token: str) -> Path:
 def edge(bus: Bus, tokens: Path) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
-    def start(*flags: str) -> Running:
-        started.append(Running(bus.address, tokens, *flags))
+    def start(*flags: str, failpoints: str = "") -> Running:
+        started.append(Running(bus.address, tokens, *flags, failpoints=failpoints))
         return started[-1]
 
     yield start

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.edge.conftest import Bus, Running, point
+from tests.waiting import eventually
+from tidemark.local.pubsub.faults import Change
 from tidemark.wire.block import Columns
 from tidemark.wire.decode import Decoder
 
@@ -110,6 +112,15 @@ def test_what_cannot_be_taken_is_told_by_its_head(
     assert post(running, b"{}", known, **given)[0] == status
 
 
+@pytest.mark.parametrize("size", [1025, 1500, 3000])
+def test_a_body_of_unknown_length_is_held_to_the_same_bound(edge: Start, token: str, size: int) -> None:
+    running = edge("--max_message_bytes=1024")
+    head = f"POST /v1/points HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = b"".join(b"64\r\n" + b" " * 100 + b"\r\n" for _ in range(size // 100))
+    last = b"%x\r\n" % (size % 100) + b" " * (size % 100) + b"\r\n" if size % 100 else b""
+    assert raw(running, head.encode() + chunks + last + b"0\r\n\r\n").startswith(b"HTTP/1.1 413 ")
+
+
 def test_paths_methods_and_other_projects(edge: Start, token: str) -> None:
     running = edge()
     assert post(running, b"{}", token, "/v1/nothing")[0] == 404
@@ -178,16 +189,25 @@ def test_while_the_bus_is_away_senders_are_told_or_points_are_spooled_and_publis
 def test_a_signal_lets_what_is_in_flight_be_answered(edge: Start, bus: Bus, token: str) -> None:
     running = edge()
     with bus.control() as control:
-        from tidemark.local.pubsub.faults import Change  # noqa: PLC0415
-
         control.change(Change(delay_s={"Publish": 1.0}))
         found: list[int] = []
         thread = threading.Thread(target=lambda: found.append(post(running, json.dumps(point()).encode(), token)[0]))
         thread.start()
-        time.sleep(0.4)
+        eventually(lambda: running.metric("inflight_bytes") > 0)
         assert running.stop()[0] == 0
         thread.join(20)
     assert found == [200]
+
+
+def test_it_does_not_go_on_without_what_has_to_go_on(edge: Start, bus: Bus, token: str, tmp_path: Path) -> None:
+    flags = ("--publish_timeout_s=0.5", f"--spool_dir={tmp_path / 'spool'}", "--spool_free_bytes=0")
+    running = edge(*flags, failpoints="spool.published=raise@1")
+    bus.server.kill()
+    assert post(running, json.dumps(point()).encode(), token)[0] == 202
+    bus.server.start()
+    _, err = running.process.communicate(timeout=40)
+    assert running.process.returncode == 1
+    assert "failpoint spool.published" in err
 
 
 def test_a_quota_is_429_and_says_when(edge: Start, tokens: Path, token: str) -> None:
@@ -202,7 +222,7 @@ def test_a_quota_is_429_and_says_when(edge: Start, tokens: Path, token: str) -> 
 def test_tokens_that_cannot_be_read_leave_the_old_ones_in_force(edge: Start, tokens: Path, token: str) -> None:
     running = edge()
     tokens.write_text("not a line\n")
-    time.sleep(2.5)
+    eventually(lambda: running.metric("tokens_stale") == 1)
     assert post(running, json.dumps(point()).encode(), token)[0] == 200
     status, err = running.stop()
     assert status == 0

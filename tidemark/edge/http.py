@@ -103,12 +103,13 @@ class Door:
     def grew(self, request: Request) -> None:
         """Hold a body to its bound, and find room for it."""
         work: _Work | None = request.work
-        if work is None or request.size <= work.reserved:
+        if work is None:
             return
         try:
             if request.size > self.max_body_bytes:
                 raise _AnswerError(Status.TOO_LARGE, f"A body may have {self.max_body_bytes} bytes.")
-            self._reserve(work, max(_GROWS, request.size))
+            if request.size > work.reserved:
+                self._reserve(work, max(_GROWS, request.size))
         except _AnswerError as answer:
             self._refuse(request, answer)
 

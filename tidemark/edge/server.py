@@ -115,17 +115,20 @@ class Edge:
         host, port = server.sockets[0].getsockname()[:2]
         scheme = "https" if self.tls else "http"
         shown = f"[{host}]" if ":" in host else host
-        tasks = [loop.create_task(self._sweep())]
+        tasks: list[asyncio.Task[None]] = [loop.create_task(self._sweep())]
         if self.spool is not None:
             tasks.append(loop.create_task(drain(self.spool, self.publisher)))
         event("ready", url=f"{scheme}://{shown}:{port}", topic=self._values.topic)
+        wish = loop.create_task(stopped.wait())
         try:
-            await stopped.wait()
+            ended, _ = await asyncio.wait([wish, *tasks], return_when=asyncio.FIRST_COMPLETED)
             await self._drain(server)
+            for task in ended:
+                task.result()  # what was to go on for ever has failed
         finally:
-            for task in tasks:
+            for task in (wish, *tasks):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(wish, *tasks, return_exceptions=True)
             await self._channel.close()
             if self.spool is not None:
                 self.spool.close()
