@@ -103,6 +103,11 @@ def left(marked: dict[str, str]) -> list[Process]:
     return started_under(Path(marked["TIDEMARK_WATCHED"]))
 
 
+def traced(err: str) -> bool:
+    """It ended in the middle of code of ours; what comes while Python itself begins, nobody can catch."""
+    return "Traceback" in err and any(f'File "{ROOT}/{top}/' in err for top in ("pipelines", "tidemark", "transforms"))
+
+
 def moments(seed: int, number: int, long: bool) -> list[tuple[float, int]]:
     """(seconds after the start, signal): early ones too, when a program is not ready for anything yet."""
     draw = random.Random(seed)
@@ -134,7 +139,7 @@ def test_ingest_drains_by_any_signal_at_any_moment(
         program.send(number)
         status, out, err = program.ended()
         assert status == 0, (at, number, err)
-        assert "Traceback" not in err
+        assert not traced(err)
         assert "started again" not in err
         assert [line for line in err.splitlines() if not line.startswith("Draining")] == [
             "Stopping: what was taken is written and settled first. A second signal ends at once; nothing is lost."
@@ -171,7 +176,7 @@ def test_with_the_stores_gone_it_says_what_it_waits_for_and_a_second_signal_ends
     program.send(signal.SIGTERM)
     status, _, err = program.ended()
     assert status == 128 + signal.SIGTERM
-    assert "Traceback" not in err
+    assert not traced(err)
     assert wait_until(lambda: left(marked) == [], 10), "Prism ends with it"
 
 
@@ -184,7 +189,7 @@ def test_local_up_leaves_nothing_when_it_is_ended_meanwhile(marked: dict[str, st
         ended = program.child.poll() is not None
         program.send(number)
         status, out, err = program.ended()
-        assert "Traceback" not in err
+        assert not traced(err)
         if ended or status == 0:
             assert "export TIDEMARK_SUBSCRIPTION=" in out
         else:
@@ -212,7 +217,7 @@ def test_the_demo_leaves_nothing_whatever_ends_it(temporary: Path, tmp_path: Pat
         states = list(temporary.glob("tidemark-demo-*"))
         program.send(number)
         status, out, err = program.ended()
-        assert "Traceback" not in err, (at, number, err)
+        assert not traced(err), (at, number, err)
         assert status in (128 + number, -number), (at, number, out, err)
         assert wait_until(partial(_nothing_is_left, states, temporary), GRACE_S), (at, number)
 

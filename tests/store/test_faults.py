@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -9,10 +10,13 @@ import random
 import resource
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,8 +47,6 @@ from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.summary import POINT
 
 ROOT = Path(__file__).parents[2]
-# pg8000 leaves the socket of a connection that failed half way to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture
@@ -304,6 +306,30 @@ def test_a_frozen_server(
         stream.goes_on()
     impatient.dispose()
     said(caplog, "The database does not answer")
+
+
+def test_a_connection_that_the_server_breaks_off_half_way_leaves_no_socket() -> None:
+    def reset(listening: socket.socket) -> None:
+        while True:
+            try:
+                accepted, _ = listening.accept()
+            except OSError:
+                return  # closed
+            accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            accepted.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", ResourceWarning)
+        thread = threading.Thread(target=reset, args=(listening,))
+        thread.start()
+        for _ in range(200):
+            pool = make_engine(f"postgresql://u:p@127.0.0.1:{listening.getsockname()[1]}/d", 1, 1, connect_timeout_s=1)
+            with pytest.raises(UnavailableError), transaction(pool):
+                pass
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        gc.collect()
+        assert [str(warning.message) for warning in found] == []
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from tidemark.stop import end_by_signals
+
+if __name__ == "__main__":  # what follows takes a while to import, and a signal may come by then
+    end_by_signals()
+
 from tidemark.errors import LocalError, TidemarkError
 from tidemark.local import flights, install, prism
 from tidemark.local.install import side_by_side
@@ -23,7 +28,6 @@ from tidemark.local.show import how_to_look, show_history
 from tidemark.local.stack import TOPIC, Stack
 from tidemark.local.watch import Watch
 from tidemark.program import reported
-from tidemark.stop import end_by_signals
 
 SPEED: Final = 1440.0
 BASE_S: Final = 2

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
+import pg8000
 import sqlalchemy
 from sqlalchemy import Connection, Engine, event
 
@@ -22,6 +23,7 @@ from tidemark.store.url import Address, read_url
 CONNECT_TIMEOUT_S: Final = 10
 STATEMENT_TIMEOUT_S: Final = 60
 ANSWER_GRACE_S: Final = 10
+_PORT: Final = 5432
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 """A peer that is gone is noticed within about 30 s."""
 _UNHEARD: Final = "tidemark_unheard"
@@ -59,7 +61,6 @@ def make_engine(
     common = {
         "application_name": "tidemark",
         "timeout": connect_timeout_s,
-        "tcp_keepalive": True,
         "startup_params": stated,
     }
     made = sqlalchemy.create_engine(
@@ -95,11 +96,28 @@ def _arguments(common: Mapping[str, Any], address: Address) -> dict[str, Any]:
 def _do_connect(dialect: Any, _record: Any, _arguments: Any, parameters: dict[str, Any]) -> Any:
     """A connection; SQLAlchemy's `do_connect`."""
     try:
-        return dialect.connect(**parameters)
+        return _connected(dialect, parameters)
     except DRIVER_ERRORS as error:
         if sqlstate(error) not in _NOT_STATED_SO:
             raise
-    return dialect.connect(**{**parameters, "startup_params": {}})
+    return _connected(dialect, {**parameters, "startup_params": {}})
+
+
+def _connected(dialect: Any, parameters: dict[str, Any]) -> Any:
+    """A connection; its socket is made here, since pg8000 leaves open the one whose server goes before it has answered."""
+    if "unix_sock" in parameters:
+        return dialect.connect(**parameters)
+    where = parameters["host"], parameters.get("port") or _PORT
+    try:
+        made = socket.create_connection(where, parameters.get("timeout"))
+    except OSError as error:
+        raise pg8000.exceptions.InterfaceError(f"no connection to {where[0]}, port {where[1]}") from error
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return pg8000.Connection(**parameters, sock=made)
+    except BaseException:
+        made.close()
+        raise
 
 
 _WAY: Final = "tidemark_way"
