@@ -50,6 +50,8 @@ MEDIA_TYPES: Final = (
 ENCODINGS: Final = ("gzip", "zstd", "identity")
 
 SERIES_LIMIT: Final = "series_limit"
-"""The one reason that the pipeline does not have: a new series of a project that has all it may."""
+"""A reason that the pipeline does not have: a new series of a project that has all it may."""
+REFUSED_BY_BUS: Final = "refused_by_bus"
+"""Another one: Pub/Sub does not take the message, now or later."""
 LISTED: Final = 100
 """Refused points that are told one by one; `more` says how many others there are."""

@@ -21,10 +21,10 @@ from tidemark.edge import contract
 from tidemark.edge.budget import Budget
 from tidemark.edge.contract import Status
 from tidemark.edge.counters import Counters
-from tidemark.edge.intake import ForbiddenError, Intake, TooLargeError, Verdict
+from tidemark.edge.intake import ForbiddenError, Intake, TooLargeError, Verdict, none_accepted
 from tidemark.edge.spool import FullError
 from tidemark.edge.tokens import Grant, Tokens
-from tidemark.errors import TidemarkError
+from tidemark.errors import RefusedError, TidemarkError
 from tidemark.http.request import Headers, Request
 
 _GROWS: Final = 64 << 10
@@ -211,6 +211,8 @@ class Door:
         if isinstance(spooled, FullError):
             later = [(b"retry-after", b"%d" % _LONGEST_RETRY_S)]
             self._refuse(request, _AnswerError(Status.FULL, str(spooled), later))
+        elif isinstance(spooled, RefusedError):
+            self._verdict(request, none_accepted(contract.REFUSED_BY_BUS, str(spooled)))
         elif isinstance(spooled, TidemarkError):
             self._refuse(request, _AnswerError(Status.UNAVAILABLE, str(spooled), _soon()))
         else:
@@ -228,9 +230,9 @@ class Door:
             self._answer(request, status, b'{"accepted":%d,"rejected":[]}\n' % verdict.accepted, headers)
             return
         listed = [{"index": one.at, "reason": one.reason, "detail": one.detail} for one in verdict.rejected]
-        for one in verdict.rejected:
-            self.counters.count("points_refused", 1, project, one.reason)
-        more = max(0, verdict.refused - len(listed))
+        for reason, number in verdict.refused.items():
+            self.counters.count("points_refused", number, project, reason)
+        more = max(0, verdict.refused.total() - len(listed))
         answer = {"accepted": verdict.accepted, "rejected": listed, "more": more}
         self._answer(request, Status.REFUSED, _TEXT.encode(answer) + b"\n", headers)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from tidemark.bus.publisher import Publisher
+from tidemark.bus.publisher import BYTES_A_CALL, Publisher
 from tidemark.edge.contract import LISTED, SERIES_LIMIT
-from tidemark.edge.pack import Clock, Pack
+from tidemark.edge.pack import PACK_BYTES, Clock, Pack, Together
 from tidemark.edge.spool import Spool
 from tidemark.edge.tokens import Grant
 from tidemark.errors import TidemarkError
@@ -23,7 +25,9 @@ from tidemark.wire.reasons import Reason, RejectedError
 _JOINED_BYTES: Final = 64 << 10
 """A longer text is a message of its own: what is gained by joining it is little."""
 OPEN_PACKS: Final = 64
-"""Of a project; what belongs into another window then is a message of its own."""
+"""Of a project; with one more window all of them are left as they are, and others begun."""
+_MESSAGE_BYTES: Final = BYTES_A_CALL - (64 << 10)
+"""Most text of a message, not counting on that it can be made smaller; the rest of a call is for attributes."""
 
 
 class ForbiddenError(TidemarkError):
@@ -49,13 +53,13 @@ class Verdict:
     Attributes:
         accepted: How many are taken.
         rejected: Those that are not, as far as they are listed.
-        refused: How many are not, listed or not.
+        refused: How many are not by reason, listed or not.
         spooled: They are on the disk and not yet in the bus.
     """
 
     accepted: int
-    rejected: list[Rejected]
-    refused: int
+    rejected: list[Rejected] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
     spooled: bool = False
 
 
@@ -77,6 +81,7 @@ class Intake:
         self.publisher, self.spool, self.limits = publisher, spool, limits
         self._decoder = Decoder(limits)
         self._window_us = window_s * 1_000_000
+        self._most_bytes = min(limits.max_message_bytes, _MESSAGE_BYTES)
         self._max_series = max_series
         self._series: dict[str, set[int]] = {}
         self._packs: dict[str, dict[int, Pack]] = {}
@@ -94,9 +99,9 @@ class Intake:
         except RejectedError as rejected:
             if rejected.reason is Reason.MESSAGE_TOO_LARGE:
                 raise TooLargeError(f"The body has {rejected.detail}.") from None
-            return Verdict(0, [Rejected(None, rejected.reason, rejected.detail)], 1)
+            return none_accepted(rejected.reason, rejected.detail)
 
-    def take(self, text: bytes, grant: Grant) -> tuple[Verdict, Pack | None]:
+    def take(self, text: bytes, grant: Grant) -> tuple[Verdict, Pack | Together | None]:
         """Read a body and publish what is good of it.
 
         Args:
@@ -104,9 +109,9 @@ class Intake:
             grant: Of its sender.
 
         Returns:
-            The verdict on its points, and what they are in, where any is accepted: kept when it says so (`Pack.then`). It says
-            an UnavailableError or a MisconfiguredError where the bus does not take it and there is no spool, and a FullError
-            where that does not either.
+            The verdict on its points, and what they are in, where any is accepted: kept when it says so (`then`). It says an
+            UnavailableError or a MisconfiguredError where the bus does not take it and there is no spool, a FullError where
+            that does not either, and a RefusedError where the bus never will.
 
         Raises:
             ForbiddenError: it has points that its sender may not send; nothing is published.
@@ -120,13 +125,11 @@ class Intake:
         grant.charge(verdict.accepted)
         if not verdict.accepted:
             return verdict, None
-        if chosen is None and not verdict.refused:
-            pack = self._pack(text, columns, grant.project, now, joined=at_once)
-        else:
-            left = range(len(columns.series)) if chosen is None else chosen
-            earliest = min(columns.event_time[at] for at in left)
-            pack = self._alone(lines(columns, left), earliest, grant.project, now)
-        return verdict, pack
+        whole = chosen is None and not verdict.refused
+        if whole and len(text) <= self._most_bytes:
+            return verdict, self._pack(text, columns, grant.project, now, joined=at_once)
+        left = range(len(columns.series)) if chosen is None else chosen
+        return verdict, self._in_parts(columns, left, grant.project, now)
 
     async def drained(self) -> None:
         """Wait until nothing is on its way to the bus or the disk."""
@@ -158,7 +161,7 @@ class Intake:
             return None
         refused = [at for at, series in enumerate(columns.series) if series in beyond]
         verdict.accepted -= len(refused)
-        verdict.refused += len(refused)
+        verdict.refused[SERIES_LIMIT] += len(refused)
         detail = f"the project has its {most} series, and this one is new"
         for at in refused[: LISTED - len(verdict.rejected)]:
             verdict.rejected.append(Rejected(_position(at, columns), SERIES_LIMIT, detail))
@@ -167,13 +170,16 @@ class Intake:
     def _pack(self, text: bytes, columns: Columns, project: str, now: int, *, joined: bool) -> Pack:
         """Put a text that is good as it is into the pack of its window, or into one of its own."""
         times = columns.event_time
-        earliest = times[0] if len(times) == 1 else min(times)
+        if len(times) == 1:
+            earliest = latest = times[0]
+        else:
+            earliest, latest = min(times), max(times)
         window = earliest // self._window_us
         if (
             not joined
             or len(text) > _JOINED_BYTES
             or not text.startswith(b"{")
-            or (len(times) > 1 and (max(times) // self._window_us != window or b"\n" in text.rstrip()))
+            or (len(times) > 1 and (latest // self._window_us != window or b"\n" in text.rstrip()))
         ):
             return self._alone(text, earliest, project, now)
         line = text.rstrip()
@@ -181,18 +187,38 @@ class Intake:
             line = line.replace(b"\n", b" ")  # over several lines, none of which is inside a text
         packs = self._packs.setdefault(project, {})
         pack = packs.get(window)
-        if pack is None or not pack.open:
-            if len(packs) >= OPEN_PACKS:
-                return self._alone(line, earliest, project, now)
-            pack = packs[window] = self._new(project, now, window)
-            pack.add(line, earliest)
-            self._put(pack)
-        else:
+        if pack is not None and pack.takes(line, latest):
             pack.add(line, earliest)
             self.publisher.grew(len(line) + 1)
+            return pack
+        if len(packs) >= OPEN_PACKS:
+            packs.clear()
+        pack = packs[window] = self._new(project, now, window)
+        pack.add(line, earliest)
+        self._put(pack)
         return pack
 
+    def _in_parts(self, columns: Columns, chosen: Sequence[int], project: str, now: int) -> Together:
+        """Write the points anew, in as many messages as they need: a batch's head may be in each of its points then."""
+        packs: list[Pack] = []
+        for part in self._parts(lines(columns, chosen)):
+            numbers, chosen = chosen[: len(part)], chosen[len(part) :]
+            earliest = min(columns.event_time[at] for at in numbers)
+            packs.append(self._alone(b"\n".join(part), earliest, project, now))
+        return Together(packs)
+
+    def _parts(self, texts: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+        begin = size = 0
+        for end, text in enumerate(texts):
+            size += len(text) + 1
+            if size > self._most_bytes and end > begin:
+                yield texts[begin:end]
+                begin, size = end, len(text) + 1
+        yield texts[begin:]
+
     def _alone(self, text: bytes, earliest: int, project: str, now: int) -> Pack:
+        # what is accepted after this must not join a pack that was begun before: it would count as older than this
+        self._packs.pop(project, None)
         pack = self._new(project, now, None)
         pack.add(text, earliest)
         self._put(pack)
@@ -206,7 +232,10 @@ class Intake:
                 if not packs:
                     del self._packs[project]
 
-        return Pack(project, now, closed, self._spool if self.spool is not None else None)
+        most = min(PACK_BYTES, self._most_bytes)
+        return Pack(
+            project, now, self.limits.max_future_us, most, closed, self._spool if self.spool is not None else None
+        )
 
     def _put(self, pack: Pack) -> None:
         """Publish it; while the bus is known to be away, straight to the disk."""
@@ -240,12 +269,20 @@ class Intake:
 def _verdict(columns: Columns) -> Verdict:
     letters = columns.dead_letters
     if not letters:
-        return Verdict(len(columns.series), [], 0)
+        return Verdict(len(columns.series))
     rejected = [
         Rejected(letter.position if letter.position >= 0 else None, letter.reason, letter.detail)
         for letter in letters[:LISTED]
     ]
-    return Verdict(len(columns.series), rejected, sum(letter.points for letter in letters))
+    refused: Counter[str] = Counter()
+    for letter in letters:
+        refused[letter.reason] += letter.points
+    return Verdict(len(columns.series), rejected, refused)
+
+
+def none_accepted(reason: str, detail: str) -> Verdict:
+    """The verdict on a body of which nothing is taken."""
+    return Verdict(0, [Rejected(None, reason, detail)], Counter({reason: 1}))
 
 
 def _position(at: int, columns: Columns) -> int:

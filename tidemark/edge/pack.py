@@ -12,11 +12,13 @@ from tidemark.bus.messages import ENVELOPE_BYTES, attribute, message
 from tidemark.errors import RefusedError, TidemarkError
 
 PACK_BYTES: Final = 1 << 20
-"""A pack that has so many is closed."""
+"""Most text of a pack of several requests."""
 COMPRESSED_FROM: Final = 4096
 """From so many bytes on a message is compressed, which makes it 13 to 22 times smaller; a smaller one is not worth it."""
 _ATTRIBUTES_BYTES: Final = 128
 _ZSTD: Final = attribute("content_encoding", "zstd")
+Told = Callable[[bool | TidemarkError], None]
+"""Told of what is kept whether it is on the disk instead of in the bus, or the error."""
 _compressor: Final = zstandard.ZstdCompressor(level=1)
 
 
@@ -43,9 +45,12 @@ class Pack:
     """
 
     __slots__ = (
+        "_bytes",
         "_closed",
         "_earliest",
+        "_future_us",
         "_known",
+        "_most_bytes",
         "_otherwise",
         "_texts",
         "_told",
@@ -59,6 +64,8 @@ class Pack:
         self,
         project: str,
         accepted: int,
+        future_us: int,
+        most_bytes: int,
         closed: Callable[[Pack], None],
         otherwise: Callable[[Pack], None] | None,
     ) -> None:
@@ -67,25 +74,29 @@ class Pack:
         Args:
             project: Of all points that will be added.
             accepted: The clock.
+            future_us: How far a point may lie ahead of it.
+            most_bytes: Of its text.
             closed: Told when nothing can be added any more.
             otherwise: Asked to keep it, and to say so, when the bus does not take it; None: that is the outcome.
         """
         self.project, self.accepted, self._closed, self._otherwise = project, accepted, closed, otherwise
-        self._told: list[Callable[[bool | TidemarkError], None]] = []
+        self._future_us, self._most_bytes, self._bytes = future_us, most_bytes, 0
+        self._told: list[Told] = []
         self._known: bool | TidemarkError | None = None
         self.size = ENVELOPE_BYTES + _ATTRIBUTES_BYTES + len(project)
         self.message = b""
         self._texts: list[bytes] = []
         self._earliest = 1 << 62
 
-    @property
-    def open(self) -> bool:
-        """More can be added."""
-        return not self.message and self.size < PACK_BYTES
+    def takes(self, text: bytes, latest: int) -> bool:
+        """Whether a text can be added whose points' latest event time is this: it is accepted as early as all of it is."""
+        fits = self._bytes + len(text) < self._most_bytes
+        return fits and not self.message and latest <= self.accepted + self._future_us
 
     def add(self, text: bytes, earliest: int) -> None:
         """Add a text whose points' earliest event time is this, in microseconds since 1970."""
         self._texts.append(text)
+        self._bytes += len(text) + 1
         self.size += len(text) + 1
         self._earliest = min(earliest, self._earliest)
 
@@ -114,7 +125,7 @@ class Pack:
         else:
             self._otherwise(self)
 
-    def then(self, told: Callable[[bool | TidemarkError], None]) -> None:
+    def then(self, told: Told) -> None:
         """Have it told whether this is on the disk instead of in the bus, once it is in one of them; or the error."""
         self._told.append(told)
         if self._known is not None:
@@ -135,3 +146,22 @@ class Pack:
         assert self._known is not None
         for call in told:
             call(self._known)
+
+
+class Together:
+    """Packs with the points of one request."""
+
+    def __init__(self, packs: list[Pack]) -> None:
+        self._packs = packs
+
+    def then(self, told: Told) -> None:
+        """Have it told once all are kept, or known not to be: then the error of one of them."""
+        outcomes: list[bool | TidemarkError] = []
+
+        def one(outcome: bool | TidemarkError) -> None:
+            outcomes.append(outcome)
+            if len(outcomes) == len(self._packs):
+                told(next((known for known in outcomes if isinstance(known, TidemarkError)), any(outcomes)))
+
+        for pack in self._packs:
+            pack.then(one)

@@ -13,8 +13,8 @@ from tidemark.wire.message import LEAST_US, moment
 _TEXT: Final = msgspec.json.Encoder()
 
 
-def lines(columns: Columns, chosen: Sequence[int]) -> bytes:
-    """JSON lines, a point each, without their project.
+def lines(columns: Columns, chosen: Sequence[int]) -> list[bytes]:
+    """JSON lines, a point each, without their project and line feeds.
 
     Args:
         columns: Where they are.
@@ -37,4 +37,4 @@ def lines(columns: Columns, chosen: Sequence[int]) -> bytes:
         attributes = columns.attributes[at]
         tail = b"}" if attributes is None else b',"attributes":%b}' % attributes
         parts.append(head + time + b',"value":' + _TEXT.encode(columns.value[at]) + tail)
-    return b"\n".join(parts)
+    return parts
