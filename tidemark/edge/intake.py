@@ -23,7 +23,8 @@ from tidemark.wire.packing import unpacked
 from tidemark.wire.reasons import Reason, RejectedError
 
 _JOINED_BYTES: Final = 64 << 10
-"""A longer text is a message of its own: what is gained by joining it is little."""
+_JOINED_POINTS: Final = 64
+"""What is more is a message of its own: what is gained by joining it is little."""
 OPEN_PACKS: Final = 64
 """Of a project; with one more window all of them are left as they are, and others begun."""
 _MESSAGE_BYTES: Final = BYTES_A_CALL - (64 << 10)
@@ -178,6 +179,7 @@ class Intake:
         if (
             not joined
             or len(text) > _JOINED_BYTES
+            or len(times) > _JOINED_POINTS
             or not text.startswith(b"{")
             or (len(times) > 1 and (latest // self._window_us != window or b"\n" in text.rstrip()))
         ):
@@ -185,16 +187,17 @@ class Intake:
         line = text.rstrip()
         if len(times) == 1:
             line = line.replace(b"\n", b" ")  # over several lines, none of which is inside a text
+        points = [hash((columns.keys[series], at)) for series, at in zip(columns.series, times, strict=True)]
         packs = self._packs.setdefault(project, {})
         pack = packs.get(window)
-        if pack is not None and pack.takes(line, latest):
-            pack.add(line, earliest)
+        if pack is not None and pack.takes(line, latest, points):
+            pack.add(line, earliest, points)
             self.publisher.grew(len(line) + 1)
             return pack
         if len(packs) >= OPEN_PACKS:
             packs.clear()
         pack = packs[window] = self._new(project, now, window)
-        pack.add(line, earliest)
+        pack.add(line, earliest, points)
         self._put(pack)
         return pack
 
@@ -220,7 +223,7 @@ class Intake:
         # what is accepted after this must not join a pack that was begun before: it would count as older than this
         self._packs.pop(project, None)
         pack = self._new(project, now, None)
-        pack.add(text, earliest)
+        pack.add(text, earliest, ())
         self._put(pack)
         return pack
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import zstandard
@@ -52,6 +52,7 @@ class Pack:
         "_known",
         "_most_bytes",
         "_otherwise",
+        "_points",
         "_texts",
         "_told",
         "accepted",
@@ -86,16 +87,27 @@ class Pack:
         self.size = ENVELOPE_BYTES + _ATTRIBUTES_BYTES + len(project)
         self.message = b""
         self._texts: list[bytes] = []
+        self._points: set[int] = set()
         self._earliest = 1 << 62
 
-    def takes(self, text: bytes, latest: int) -> bool:
-        """Whether a text can be added whose points' latest event time is this: it is accepted as early as all of it is."""
-        fits = self._bytes + len(text) < self._most_bytes
-        return fits and not self.message and latest <= self.accepted + self._future_us
+    def takes(self, text: bytes, latest: int, points: Sequence[int]) -> bool:
+        """Whether a text can be added.
 
-    def add(self, text: bytes, earliest: int) -> None:
+        All of a message is accepted at one time, the earliest of it: what lies too far ahead of that is not taken, nor a
+        point that is there already, since of two values accepted together the greater one is kept and not the later.
+
+        Args:
+            text: A line.
+            latest: The latest event time in it, in microseconds since 1970.
+            points: A number for each of its points, the same for the same series and event time.
+        """
+        fits = self._bytes + len(text) < self._most_bytes and latest <= self.accepted + self._future_us
+        return fits and not self.message and self._points.isdisjoint(points)
+
+    def add(self, text: bytes, earliest: int, points: Sequence[int]) -> None:
         """Add a text whose points' earliest event time is this, in microseconds since 1970."""
         self._texts.append(text)
+        self._points.update(points)
         self._bytes += len(text) + 1
         self.size += len(text) + 1
         self._earliest = min(earliest, self._earliest)
@@ -113,6 +125,7 @@ class Pack:
             attributes += _ZSTD
         self.message = message(data, attributes)
         self._texts = []
+        self._points = set()
         self._closed(self)
         return self.message
 
