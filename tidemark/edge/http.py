@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -33,6 +34,7 @@ _JSON: Final = (b"content-type", b"application/json")
 _SPOOLED: Final = (b"x-tidemark-durability", b"spool")
 _TEXT: Final = msgspec.json.Encoder()
 _LONGEST_RETRY_S: Final = 30
+_LONGEST_WAIT_S: Final = 3600
 _DIGITS: Final = {status: str(int(status)) for status in Status}
 _access: Final = logging.getLogger("tidemark.access")
 
@@ -40,9 +42,13 @@ _access: Final = logging.getLogger("tidemark.access")
 class _AnswerError(Exception):
     """An answer other than a verdict."""
 
-    def __init__(self, status: Status, why: str, headers: Headers | None = None) -> None:
+    def __init__(self, status: Status, why: str, headers: Headers | None = None, wait_s: float = 0.0) -> None:
         super().__init__(why)
         self.status, self.why, self.headers = status, why, headers or []
+        if status.later:
+            # not all at once
+            seconds = math.ceil(wait_s) or random.randint(1, _LONGEST_RETRY_S)  # noqa: S311  # no secret
+            self.headers.append((b"retry-after", b"%d" % min(seconds, _LONGEST_WAIT_S)))
 
 
 class _Work:
@@ -92,11 +98,10 @@ class Door:
                 self._points(request)
             elif path is contract.POINTS:
                 self._answer(request, Status.NO_CONTENT, b"", [])
+            elif path is contract.READY and (why := self.ready()):
+                raise _AnswerError(Status.UNAVAILABLE, why)
             else:
-                why = self.ready() if path is contract.READY else ""
-                self._answer(
-                    request, Status.UNAVAILABLE if why else Status.OK, _problem(why) if why else b"{}\n", [_JSON]
-                )
+                self._answer(request, Status.OK, b"{}\n", [_JSON])
         except _AnswerError as answer:
             self._refuse(request, answer)
 
@@ -153,11 +158,11 @@ class Door:
         encoding = self._check_head(headers)
         why = self.ready()
         if why:
-            raise _AnswerError(Status.UNAVAILABLE, why, _soon())
+            raise _AnswerError(Status.UNAVAILABLE, why)
         wait_s = grant.wait_s(request.began)
         if wait_s:
             why = f"The token's quota of {grant.points_per_s:g} points a second is used up."
-            raise _AnswerError(Status.QUOTA, why, [(b"retry-after", b"%d" % min(3600, max(1, -(-wait_s // 1))))])
+            raise _AnswerError(Status.QUOTA, why, wait_s=wait_s)
         request.work = work = _Work(grant, encoding)
         length = headers.get(b"content-length")
         self._reserve(work, int(length) if length else _GROWS)
@@ -196,7 +201,7 @@ class Door:
 
     def _reserve(self, work: _Work, size: int) -> None:
         if not self.budget.take(work.grant.project, size):
-            raise _AnswerError(Status.UNAVAILABLE, "There is no room for it just now: come again.", _soon())
+            raise _AnswerError(Status.UNAVAILABLE, "There is no room for it just now: come again.")
         work.reserved += size
 
     def _text(self, body: bytes, work: _Work) -> bytes | Verdict:
@@ -209,12 +214,11 @@ class Door:
 
     def _kept(self, request: Request, verdict: Verdict, spooled: bool | TidemarkError) -> None:
         if isinstance(spooled, FullError):
-            later = [(b"retry-after", b"%d" % _LONGEST_RETRY_S)]
-            self._refuse(request, _AnswerError(Status.FULL, str(spooled), later))
+            self._refuse(request, _AnswerError(Status.FULL, str(spooled)))
         elif isinstance(spooled, RefusedError):
             self._verdict(request, none_accepted(contract.REFUSED_BY_BUS, str(spooled)))
         elif isinstance(spooled, TidemarkError):
-            self._refuse(request, _AnswerError(Status.UNAVAILABLE, str(spooled), _soon()))
+            self._refuse(request, _AnswerError(Status.UNAVAILABLE, str(spooled)))
         else:
             verdict.spooled = spooled
             self.counters.kept(time.monotonic() - request.began)
@@ -278,11 +282,6 @@ def _token(authorization: bytes) -> str:
     elif kind not in (b"bearer", b"token"):
         return ""
     return text.decode("utf-8", "surrogateescape")
-
-
-def _soon() -> Headers:
-    """When to come again, not all at once."""
-    return [(b"retry-after", b"%d" % random.randint(1, _LONGEST_RETRY_S))]  # noqa: S311  # no secret
 
 
 def _problem(why: str) -> bytes:

@@ -9,6 +9,7 @@ from typing import Final
 
 from sqlalchemy.dialects.postgresql import dialect
 
+from tidemark.edge.reference import openapi, page
 from tidemark.metrics import METRICS, NAMESPACE, Kind
 from tidemark.settings import (
     AGREED,
@@ -52,6 +53,8 @@ def pages() -> dict[str, str]:
         "metrics.md": _text(_metrics()),
         "database-errors.md": _text(_database_errors()),
         "tables.md": _text(_tables()),
+        "edge.md": _text(page(_NOTE)),
+        "edge.openapi.json": openapi(),
     }
 
 
