@@ -143,7 +143,10 @@ class Decoder:
                 for point in points
             ]
         attributes = [point.attributes for point in points]
-        into.attributes += [self.limits.canonical(some) if some else None for some in attributes]
+        if any(attributes):
+            into.attributes += [self.limits.canonical(some) if some else None for some in attributes]
+        else:
+            into.attributes += [None] * len(points)
         into.series += series  # type: ignore[arg-type]  # none of them is None
         into.event_time += micros
         into.publish_time += [publish_time] * len(points)
