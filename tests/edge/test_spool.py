@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import resource
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tidemark.edge import spool as module
 from tidemark.edge.spool import FullError, Record, Spool, packed, read
-from tidemark.errors import UsageError
+from tidemark.errors import TidemarkError, UnavailableError, UsageError
 
 RECORDS = [Record(f"p{i % 3}", bytes([i]) * (50 + i)) for i in range(20)]
 
@@ -107,3 +111,70 @@ def test_beyond_its_bytes_or_the_disks_nothing_is_kept(tmp_path: Path) -> None:
 
     asyncio.run(full(1000, 0))
     asyncio.run(full(1 << 20, 1 << 60))
+
+
+def fill(spool: Spool) -> tuple[list[Record], TidemarkError]:
+    """Keep records until there is no room; what is kept, and what was told of the first that is not."""
+    kept: list[Record] = []
+
+    async def keep() -> TidemarkError:
+        while True:
+            record = Record("p", os.urandom(3000))
+            try:
+                await spool.keep(*record)
+            except TidemarkError as error:
+                return error
+            kept.append(record)
+
+    return kept, asyncio.run(keep())
+
+
+def test_what_is_written_in_part_is_taken_back(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 1 << 30)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # a file cannot grow beyond it
+    try:
+        kept, error = fill(spool)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert isinstance(error, UnavailableError)
+    assert len(kept) == 100_000 // len(packed(kept[0]))
+    asyncio.run(spool.keep("p", b"again"))
+    first, second = sorted(tmp_path.glob("*.spool"))
+    assert read(first) == (kept, 0)
+    assert read(second) == ([Record("p", b"again")], 0)
+    assert spool.size == sum(path.stat().st_size for path in (first, second))
+    spool.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a megabyte."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tidemark", str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("mount is not here")
+    if done.returncode:
+        pytest.skip(f"this user cannot mount a file system: {done.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+def test_a_full_disk_costs_what_does_not_fit_and_nothing_that_was_kept(small_disk: Path) -> None:
+    spool = Spool(small_disk, 1 << 30)
+    kept, error = fill(spool)
+    assert isinstance(error, FullError)
+    assert len(kept) > 300
+    found: list[Record] = []
+
+    async def publish(records: list[Record]) -> list[Record]:
+        found.extend(records)
+        return []
+
+    asyncio.run(spool.drain(publish, for_ever=False))
+    assert found == kept
+    asyncio.run(spool.keep("p", b"there is room again"))
+    spool.close()
