@@ -397,6 +397,15 @@ EDGE = (
     ),
     Setting("max_connections", int, "10000", "Most connections at once.", 1, 1_000_000),
     Setting(
+        "client_timeout_s",
+        float,
+        "10",
+        "How long a client may take for a request's head, for its body (and a second more for each 16 KiB of it), for taking "
+        "its answers, and for the handshake of TLS.",
+        1,
+        3600,
+    ),
+    Setting(
         "max_series",
         int,
         "0",

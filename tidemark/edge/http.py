@@ -251,7 +251,7 @@ class Door:
         if self.logged and random.random() < self.logged:  # noqa: S311  # a sample
             project = request.work.grant.project if request.work else "-"
             took_ms = (time.monotonic() - request.began) * 1000
-            _access.info("%s %s %d project=%s %.1f ms", request.method, path, status, project, took_ms)
+            _access.info("%s %.200s %d project=%s %.1f ms", request.method, path, status, project, took_ms)
         request.answer(status, headers, body)
 
     def _cors(self, request: Request) -> Headers:

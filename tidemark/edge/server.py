@@ -29,14 +29,14 @@ from tidemark.edge.spool import Spool
 from tidemark.edge.tokens import Tokens
 from tidemark.errors import UsageError
 from tidemark.exposition import serve_registry
-from tidemark.http.connection import Bounds, Connection, Open
+from tidemark.http.bounds import Bounds, Open
+from tidemark.http.connection import Connection
 from tidemark.logs import log
 from tidemark.program import event
 from tidemark.settings import Values
 from tidemark.wire.limits import Limits
 
 SWEEP_S: Final = 1.0
-HANDSHAKE_S: Final = 10.0
 BACKLOG: Final = 2048
 DRAIN_LOOK_S: Final = 0.02
 GC_OBJECTS: Final = 50_000
@@ -65,7 +65,7 @@ class Edge:
         self._channel = channel
         self._draining = False
         self._open = Open()
-        self._bounds = Bounds(connections=values.max_connections)
+        self._bounds = Bounds(values.client_timeout_s, connections=values.max_connections)
         self.door = Door(
             intake=self.intake,
             tokens=self.tokens,
@@ -106,7 +106,7 @@ class Edge:
                 self._values.http_address,
                 self._values.http_port,
                 ssl=self.tls,
-                ssl_handshake_timeout=HANDSHAKE_S if self.tls else None,
+                ssl_handshake_timeout=self._bounds.slow_s if self.tls else None,
                 backlog=BACKLOG,
             )
         except OSError as error:
@@ -139,7 +139,9 @@ class Edge:
         if self.tls is None:
             return
         try:
-            self.tls.load_cert_chain(self._values.tls_certificate, self._values.tls_key)
+            # first where nothing is lost: of a pair that does not match a context keeps the half, and can serve nobody
+            _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._values)
+            _load(self.tls, self._values)
         except (OSError, ssl.SSLError) as error:
             log.error("The certificate cannot be read again, and the one in use stays: %s.", error)  # it says all
 
@@ -225,10 +227,15 @@ def _tls(values: Values) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(values.tls_certificate, values.tls_key)
+        _load(context, values)
         if values.tls_client_ca:
             context.load_verify_locations(values.tls_client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
     except (OSError, ssl.SSLError) as error:
         raise UsageError(f"The certificate or its key cannot be used: {error}.") from None
     return context
+
+
+def _load(context: ssl.SSLContext, values: Values) -> None:
+    # with no password a key that needs one is refused; without the argument it is asked for at the terminal
+    context.load_cert_chain(values.tls_certificate, values.tls_key, password="")

@@ -23,8 +23,8 @@ class Request:
     """One request.
 
     Attributes:
-        method, path, query: Of the request line; the path is decoded.
-        headers: By name in small letters; of one that stands twice the last.
+        method, path, query: Of the request line, as they came.
+        headers: By name in small letters; of one that stands twice all values, between commas.
         size: Bytes of the body that have come.
         complete: All of it has.
         answered: Nothing more is to be done for it.

@@ -1,0 +1,124 @@
+"""Requests as bytes, and what comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.edge.conftest import Bus, Running, point
+from tests.waiting import eventually
+from tidemark.edge.tokens import line_of, new_token
+
+MB = 1 << 20
+
+
+@dataclass
+class House:
+    """An edge before its bus, for many tests."""
+
+    bus: Bus
+    running: Running
+    token: str
+
+    def head(self, *lines: str, method: str = "POST", path: str = "/v1/points") -> bytes:
+        """A head with the token, and these lines."""
+        first = f"{method} {path} HTTP/1.1"
+        return "\r\n".join([first, "Host: x", f"Authorization: Bearer {self.token}", *lines, "", ""]).encode()
+
+    def request(self, body: bytes | None = None, *lines: str) -> bytes:
+        """A request for points."""
+        text = json.dumps(point()).encode() if body is None else body
+        return self.head(f"Content-Length: {len(text)}", *lines) + text
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.running.port), timeout=20)
+
+    def exchange(self, *parts: bytes, half_close: bool = False) -> bytes:
+        """All that is answered until the connection ends; what cannot be sent any more is not."""
+        with self.connect() as connection:
+            with contextlib.suppress(ConnectionError):
+                for part in parts:
+                    connection.sendall(part)
+                if half_close:
+                    connection.shutdown(socket.SHUT_WR)
+            return rest(connection)
+
+    def good(self) -> float:
+        """A good request is answered as one; how long it took."""
+        began = time.monotonic()
+        assert statuses(self.exchange(self.request(None, "Connection: close"))) == [200]
+        return time.monotonic() - began
+
+    def rss_mb(self) -> float:
+        for line in Path(f"/proc/{self.running.process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1024
+        raise AssertionError
+
+    def stopped(self) -> str:
+        """Stop it in order; all that it has logged."""
+        status, err = self.running.stop()
+        assert status == 0, err
+        return err
+
+    def unharmed(self) -> None:
+        """It lives, holds nothing of anybody, and works."""
+        assert self.running.process.poll() is None
+        eventually(lambda: self.running.metric("inflight_bytes") == 0)
+        assert self.good() < 2
+
+
+@contextlib.contextmanager
+def housed(directory: Path, **flags: str) -> Iterator[House]:
+    """One for many tests; at its end it stops in order, and has said nothing of errors of its own."""
+    token = new_token()
+    tokens = directory / "tokens"
+    tokens.write_text(
+        line_of(token, "cams", ["write"]) + "\n" + line_of("tm_another", "other", ["write"], source="gateway-9") + "\n"
+    )
+    bus = Bus(directory / "pubsub")
+    running = Running(bus.address, tokens, *(f"--{name}={value}" for name, value in flags.items()))
+    try:
+        made = House(bus, running, token)
+        yield made
+        if running.process.returncode is None:
+            if running.url.startswith("http:"):
+                made.unharmed()
+            err = made.stopped()
+            assert "Traceback" not in err, err
+    finally:
+        if running.process.poll() is None:
+            running.process.kill()
+            running.process.communicate()
+        bus.server.stop()
+
+
+def rest(connection: socket.socket) -> bytes:
+    """All that comes until the end, however it ends."""
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(65536):
+            found += part
+    return found
+
+
+def statuses(data: bytes) -> list[int]:
+    """Of the answers in a row; nothing may be left over."""
+    found = []
+    while data:
+        head, end, data = data.partition(b"\r\n\r\n")
+        assert end, (found, head)
+        status = head.split(b" ", 2)[1]
+        assert head.startswith(b"HTTP/1.1 "), head
+        found.append(int(status))
+        for line in head.split(b"\r\n"):
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                assert len(data) >= int(value)
+                data = data[int(value) :]
+    return found
