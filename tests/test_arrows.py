@@ -34,8 +34,14 @@ ALLOWED = {
     "tidemark/bus": {"tidemark.wire"},
     "tidemark/http": set(),
     "tidemark/edge": {"tidemark.wire", "tidemark.bus", "tidemark.http"},
-    "tidemark/operate": {"tidemark.wire", "tidemark.store", "tidemark.warehouse", "tidemark.bus", "tidemark.edge.reference"},
-    "tidemark/local": {"tidemark.wire", "tidemark.store", "tidemark.warehouse", "tidemark.bus"},
+    "tidemark/operate": {
+        "tidemark.wire",
+        "tidemark.store",
+        "tidemark.warehouse",
+        "tidemark.bus",
+        "tidemark.edge.reference",
+    },
+    "tidemark/local": {"tidemark.wire", "tidemark.store", "tidemark.warehouse", "tidemark.bus", "tidemark.edge"},
     "transforms": {"tidemark.wire", "tidemark.store", "tidemark.warehouse", "tidemark.bus"},
     "pipelines": {"transforms", "tidemark"},
 }

@@ -500,6 +500,7 @@ OTHER_VARIABLES: Final = {
     "TIDEMARK_IMAGE": "the name of the image that a program runs in",
     "TIDEMARK_FAILPOINTS": "where a test breaks the program",
     "TIDEMARK_TEST_EXAMPLES": "how many examples property tests try",
+    "TIDEMARK_TOKEN": "a token for the local edge, for who sends to it",
     "TIDEMARK_WATCHED": "which local servers end with the program that started them",
 }
 """What is no setting, and read from the environment all the same."""

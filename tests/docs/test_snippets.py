@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,10 +17,11 @@ import pytest
 
 from pipelines.options import parse as parse_ingest
 from tests.docs.test_names import PAGES
+from tests.edge.conftest import Running
 from tests.integration.points import query
 from tidemark.cli import COMMANDS, parser
 from tidemark.errors import UsageError
-from tidemark.local.stack import DATASET, SUBSCRIPTION, Stack
+from tidemark.local.stack import DATASET, SUBSCRIPTION, TOPIC, Stack
 from tidemark.warehouse.clients import rest
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +44,6 @@ NOT_RUN = {
     ("docs/operations/dataflow.md", "printf"): GOOGLE,
     ("docs/operations/dataflow.md", "template ="): GOOGLE,
     ("docs/operations/edge.md", "tidemark token"): ELSEWHERE + "tests/edge/test_tokens.py and test_edge.py",
-    ("docs/operations/edge.md", "curl"): ELSEWHERE + "tests/edge/test_edge.py, with another client",
     ("docs/operations/flink.md", "python -m pipelines.ingest --runner"): FLINK,
     ("docs/operations/flink.md", "kubectl"): FLINK,
     ("docs/operations/runbook.md", "SELECT"): ELSEWHERE + "tests/store/test_roles.py, as tidemark_reader",
@@ -54,6 +56,7 @@ NOT_RUN_LINES = {
     "scripts/flink-test": FLINK,
     ".venv/bin/python -m pytest tests/wire": ELSEWHERE + "it is part of what runs this",
 }
+UNTIL_TOLD = re.compile(r"pipelines\.ingest|tidemark edge +#")
 REPLACED = {
     "…": "2026-01-01T00:00:00Z",
     "[--dry_run]": "--dry_run",
@@ -143,24 +146,44 @@ def test_a_snippet_runs(snippet: Snippet, stack: Stack, directory: Path) -> None
         list(client.query_and_wait(text))
     elif text.startswith("SELECT"):
         query(environment["TIDEMARK_DATABASE_URL"], text)
+    elif text.startswith("curl "):
+        _post(text, directory, environment)
     elif text.startswith("import "):
         _run([sys.executable, "-c", text], directory, environment)
     else:
         # what runs until it is told to stop is told so; a stack of its own where the snippet starts one
         lines = [line for line in text.splitlines() if not any(line.startswith(known) for known in NOT_RUN_LINES)]
         script = "\n".join(
-            f"timeout --preserve-status --signal=INT 5 {line}" if "pipelines.ingest" in line else line for line in lines
+            f"timeout --preserve-status --signal=INT 5 {line}" if UNTIL_TOLD.search(line) else line for line in lines
         )
         own = "local up" in text
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        given = {"PATH": path, "TIDEMARK_HTTP_PORT": "0"}
         try:
-            _run(["bash", "-ec", script], directory, {"PATH": path} if own else environment | {"PATH": path})
+            _run(["bash", "-ec", script], directory, given if own else environment | given)
         finally:
             if own:
                 Stack(directory / ".tidemark").down(purge=True)
 
 
-def _run(command: list[str], directory: Path, environment: dict[str, str]) -> None:
+def _post(text: str, directory: Path, environment: dict[str, str]) -> None:
+    """Run a curl against an edge, as its page has it."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not here")
+    tokens = Path(environment["TIDEMARK_TOKENS"].removeprefix("file:"))
+    edge = Running(environment["PUBSUB_EMULATOR_HOST"], tokens, f"--topic={TOPIC}")
+    try:
+        said = _run(
+            ["bash", "-ec", text.replace("127.0.0.1:8080", f"127.0.0.1:{edge.port}")],
+            directory,
+            {**environment, "TOKEN": environment["TIDEMARK_TOKEN"]},
+        )
+        assert json.loads(said) == {"accepted": 1, "rejected": []}
+    finally:
+        assert edge.stop()[0] == 0
+
+
+def _run(command: list[str], directory: Path, environment: dict[str, str]) -> str:
     done = subprocess.run(
         command,
         cwd=directory,
@@ -173,6 +196,7 @@ def _run(command: list[str], directory: Path, environment: dict[str, str]) -> No
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "Traceback" not in done.stderr
+    return done.stdout
 
 
 def lines(program: str) -> list[tuple[str, str]]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.edge.conftest import Bus, Running, point
+from tests.bus.standin import TOPIC, Bus
+from tests.edge.conftest import Running, point
 from tests.waiting import eventually
 from tidemark.local.pubsub.faults import Change
 from tidemark.wire.block import Columns
@@ -228,3 +232,90 @@ def test_tokens_that_cannot_be_read_leave_the_old_ones_in_force(edge: Start, tok
     assert status == 0
     assert "stay in force" in err
     assert token not in err
+
+
+def test_new_series_beyond_the_most_are_refused_by_point_and_known_ones_flow(
+    edge: Start, bus: Bus, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = edge("--max_series=2")
+    assert post(running, json.dumps([point(metric="a"), point(metric="b")]).encode(), token)[0] == 200
+    body = [
+        point(metric="a", value=1),
+        {"source": "x"},
+        point(metric="c"),
+        point(metric="b", value=2),
+        point(metric="d"),
+    ]
+    status, _, answer = post(running, json.dumps(body).encode(), token)
+    assert (status, answer["accepted"]) == (400, 2)
+    assert sorted((one["index"], one["reason"]) for one in answer["rejected"]) == [
+        (1, "missing_field"),
+        (2, "series_limit"),
+        (4, "series_limit"),
+    ]
+    assert running.metric("points_refused_total") == 3
+    columns = Columns()
+    for message in bus.messages(monkeypatch):
+        Decoder().decode(message, columns, time.time_ns() // 1000)
+    assert {key.metric for key in columns.keys} == {"a", "b"}
+    assert len(columns.series) == 4
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_spool_of_a_lost_node_is_flushed(
+    edge: Start, bus: Bus, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, before: bool
+) -> None:
+    spool = tmp_path / "spool"
+    running = edge("--publish_timeout_s=0.3", f"--spool_dir={spool}", "--spool_free_bytes=0")
+    bus.server.kill()
+    for value in range(5):
+        assert post(running, json.dumps(point(value=value)).encode(), token)[0] == 202
+    topic = f"--topic={TOPIC}"
+    command = [sys.executable, "-m", "tidemark", "edge"]
+    command += [topic, "flush", str(spool)] if before else ["flush", str(spool), topic]
+    environment = {**os.environ, "PUBSUB_EMULATOR_HOST": bus.address}
+
+    def flush() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    done = flush()
+    assert (done.returncode, "Another edge uses" in done.stderr) == (2, True)
+    running.process.kill()
+    running.process.communicate()
+    bus.server.start()
+    done = flush()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["published"] >= 1
+    columns = Columns()
+    for message in bus.messages(monkeypatch):
+        Decoder().decode(message, columns, time.time_ns() // 1000)
+    assert {*columns.value} == {*range(5)}
+    assert json.loads(flush().stdout) == {"published": 0}
+
+
+def test_ready_is_false_while_the_bus_refuses_and_true_again(edge: Start, bus: Bus, token: str) -> None:
+    def ready() -> int:
+        return int(raw(running, b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")[9:12])
+
+    running = edge("--publish_timeout_s=0.5")
+    assert ready() == 200
+    bus.server.kill()
+    assert post(running, json.dumps(point()).encode(), token)[0] == 503
+    waiting = threading.Thread(target=post, args=(running, json.dumps(point()).encode(), token))
+    waiting.start()
+    eventually(lambda: ready() == 503)
+    waiting.join()
+    assert raw(running, b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    bus.server.start()
+    eventually(lambda: post(running, json.dumps(point()).encode(), token)[0] == 200)
+    assert ready() == 200
+
+
+def test_it_starts_in_less_than_a_second_and_imports_nothing_heavy() -> None:
+    script = (
+        "import sys; from tidemark import cli; cli.parser(['edge']); import tidemark.edge.server; "
+        "print(*sorted(name for name in ('apache_beam', 'sqlalchemy', 'numpy.random', 'google.cloud.pubsub_v1', "
+        "'google.cloud.bigquery', 'uvicorn') if name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

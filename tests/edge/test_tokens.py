@@ -8,6 +8,7 @@ import pytest
 
 from tidemark import cli
 from tidemark.edge.budget import Budget
+from tidemark.edge.pack import Clock
 from tidemark.edge.tokens import Grant, Tokens, line_of, new_token, parse
 from tidemark.errors import UsageError
 
@@ -63,3 +64,23 @@ def test_no_project_can_starve_another() -> None:
     budget.give_back("other", 200)
     assert budget.used == 0
     assert new_token() != new_token()
+
+
+def test_who_may_read_the_file_stays_as_it_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, link = tmp_path / "tokens", tmp_path / "link"
+    assert cli.main(["token", "add", "--project=cams", f"--tokens=file:{path}"]) == 0
+    path.chmod(0o640)
+    link.symlink_to(path)
+    assert cli.main(["token", "add", "--project=plant", f"--tokens=file:{link}"]) == 0
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert link.is_symlink()
+    assert len(parse(path.read_text())) == 2
+    assert {each.name for each in tmp_path.iterdir()} == {"tokens", "link"}
+    capsys.readouterr()
+
+
+def test_the_clock_that_is_stated_never_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([5_000, 4_000, 4_000, 9_000, 1, 12_000])
+    monkeypatch.setattr("time.time_ns", lambda: next(times) * 1000)
+    clock = Clock()
+    assert [clock.now() for _ in range(6)] == [5_000, 5_001, 5_002, 9_000, 9_001, 12_000]

@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
         description="Publishes what the spool in DIR holds, that of an edge whose node was lost, and ends when it is empty.",
     )
     flush.add_argument("directory", metavar="DIR")
-    add_settings(flush, FLUSH)
+    add_settings(flush, FLUSH, besides=EDGE)
     flush.set_defaults(run=run_flush)
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +60,27 @@ def run(arguments: argparse.Namespace) -> int:
 def _append(reference: str, line: str) -> None:
     if not reference.startswith("file:"):
         raise UsageError("--tokens: a line can be added to file:/path only; add a version to the secret yourself.")
-    path = Path(reference.removeprefix("file:"))
+    path = Path(reference.removeprefix("file:")).resolve()
     try:
-        old = path.read_text() if path.exists() else ""
-        parse(old)
-        fresh = path.with_name(path.name + ".new")
-        fresh.touch(mode=0o600)
-        fresh.write_text(old + ("\n" if old and not old.endswith("\n") else "") + line + "\n")
-        fresh.replace(path)
+        with (path.parent / f".{path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _append_to(path, line)
+            Path(lock.name).unlink()
     except OSError as error:
         raise UsageError(f"--tokens: {path} cannot be written: {error.strerror}.") from None
+
+
+def _append_to(path: Path, line: str) -> None:
+    """Whole or not at all; who may read it stays as it was, and at first it is its owner alone."""
+    old = path.read_text() if path.exists() else ""
+    parse(old)
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    fresh.touch(mode=0o600)
+    fresh.write_text(old + ("\n" if old and not old.endswith("\n") else "") + line + "\n")
+    if path.exists():
+        found = path.stat()
+        shutil.copymode(path, fresh)
+        if (found.st_uid, found.st_gid) != (os.geteuid(), os.getegid()):
+            os.chown(fresh, found.st_uid, found.st_gid)
+    fresh.replace(path)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tidemark.edge.tokens import RIGHTS, line_of, new_token
 from tidemark.errors import LocalError
 from tidemark.local import cache, prism
 from tidemark.local.bigquery import BigQuery
@@ -23,6 +24,8 @@ GCP_PROJECT: Final = "tidemark-local"
 TOPIC: Final = f"projects/{GCP_PROJECT}/topics/points"
 SUBSCRIPTION: Final = f"projects/{GCP_PROJECT}/subscriptions/ingest"
 DATASET: Final = f"{GCP_PROJECT}.tidemark"
+PROJECT: Final = "local"
+"""Of the token that `up` makes."""
 ACK_DEADLINE_S: Final = 60
 
 
@@ -116,6 +119,7 @@ class Stack:
             try:
                 side_by_side([server.start for server in servers])
                 side_by_side([lambda: self._make_topic(ack_deadline_s), self._make_schema, self._make_dataset])
+                self._make_token()
             except BaseException:
                 for server in servers:
                     if server not in running:
@@ -171,10 +175,31 @@ class Stack:
             "TIDEMARK_ROLLUP_DATASET": DATASET,
             "TIDEMARK_BIGQUERY_STORAGE_ENDPOINT": f"127.0.0.1:{write}",
         }
+        if self._token.exists():
+            found |= {"TIDEMARK_TOKENS": f"file:{self._tokens}", "TIDEMARK_TOKEN": self._token.read_text()}
         binary = prism.cached()
         if binary is not None:
             found["TIDEMARK_PRISM_LOCATION"] = str(binary)
         return found
+
+    @property
+    def _token(self) -> Path:
+        return self.state / "token"
+
+    @property
+    def _tokens(self) -> Path:
+        return self.state / "tokens"
+
+    def _make_token(self) -> None:
+        if self._token.exists():
+            return
+        token = new_token()
+        for path, text in (
+            (self._tokens, f"{line_of(token, PROJECT, list(RIGHTS))}\n"),
+            (self._token, token),
+        ):
+            path.touch(mode=0o600)
+            path.write_text(text)
 
     def _make_directory(self) -> None:
         try:
