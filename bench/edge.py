@@ -291,7 +291,6 @@ def memory(_: argparse.Namespace) -> tuple[Figures, Bars]:
         held = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]
         for one in held:
             one.sendall(text)
-        for one in held:
             one.recv(4096)
         many = rig.resident_mb(pid)
         for one in held:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -43,6 +42,37 @@ _ONE_HOP: Final = (b"connection", b"upgrade")
 class Connection(asyncio.BufferedProtocol):
     """One of them; its requests are answered in the order they came."""
 
+    __slots__ = (
+        "_again",
+        "_ahead",
+        "_all_body_bytes",
+        "_among",
+        "_began",
+        "_body_bytes",
+        "_bounds",
+        "_closes",
+        "_current",
+        "_ended",
+        "_handler",
+        "_head_bytes",
+        "_headers",
+        "_held",
+        "_hosts",
+        "_idle",
+        "_in_head",
+        "_last",
+        "_lingers",
+        "_parsed",
+        "_parser",
+        "_raw_bytes",
+        "_rest",
+        "_since",
+        "_transport",
+        "_unparsed",
+        "_unread_since",
+        "_url",
+    )
+
     def __init__(self, handler: Handler, bounds: Bounds, among: Open) -> None:
         """Not connected yet.
 
@@ -56,7 +86,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._current: Request | None = None
         """The request that is to be answered next."""
-        self._ahead: deque[Request] = deque()
+        self._ahead: list[Request] = []
         self._parsed: Request | None = None
         """The one whose body comes."""
         self._unparsed = b""
@@ -377,6 +407,8 @@ class Connection(asyncio.BufferedProtocol):
     def _go_on(self) -> None:
         """After an answer."""
         self._since, self._idle = time.monotonic(), not self._in_head
+        if self._idle:
+            self._headers = {}  # thousands may be idle
         if self._ahead or self._unparsed:
             # not at once: a thousand of them in a row would be as many calls deep
             asyncio.get_running_loop().call_soon(self._next)
@@ -393,7 +425,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._lingers or self._transport is None or self._transport.is_closing():
             return
         if self._current is None and self._ahead:
-            self._start(self._ahead.popleft())
+            self._start(self._ahead.pop(0))
         if self._busy() or self._done():
             return
         self._parse_on()
