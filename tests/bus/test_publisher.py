@@ -158,10 +158,12 @@ def test_a_bus_that_stays_away_is_told_in_time_and_found_when_it_is_back(bus: Bu
         assert time.monotonic() - began < 3
         await asyncio.sleep(1)
         assert isinstance(made.trouble, UnavailableError)
+        await made.probe()
+        assert isinstance(made.trouble, UnavailableError)
         await asyncio.get_running_loop().run_in_executor(None, bus.server.start)
-        while (await outcomes(made, [b"after"])) != [None]:
-            pass
-        assert made.trouble is None
+        while made.trouble is not None:
+            await made.probe()
+        assert await outcomes(made, [b"after"]) == [None]
 
     run(given, timeout_s=1)
     assert {*published(bus)} - {b"meanwhile"} == {b"before", b"after"}
@@ -192,6 +194,8 @@ def test_a_topic_that_is_missing_is_told_at_once_and_found_when_it_is_there(
             assert TOPIC in str(error)
             assert time.monotonic() - began < 2
             assert made.trouble is error
+            await made.probe()
+            assert isinstance(made.trouble, MisconfiguredError)
             client.create_topic(name=TOPIC)
         assert await outcomes(made, [b"b"]) == [None]
         assert made.trouble is None

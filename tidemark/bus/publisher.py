@@ -117,11 +117,6 @@ class Publisher:
         self._failing: tuple[float, TidemarkError] | None = None
 
     @property
-    def busy(self) -> bool:
-        """Calls are in flight."""
-        return self._flying > 0
-
-    @property
     def trouble(self) -> TidemarkError | None:
         """Why nothing has been published since `timeout_s` or longer, or will be before a person helps; None: it is."""
         if self._failing is None:
@@ -147,6 +142,17 @@ class Publisher:
             self._timer = (
                 self._loop.call_later(LINGER_S, self._tick) if self._flying else self._loop.call_soon(self._tick)
             )
+
+    async def probe(self) -> None:
+        """Ask whether the bus is back, by a call without messages: it refuses that, and so it answers."""
+        try:
+            await self._call(self._head, timeout=LONGEST_WAIT_S)
+        except grpc.aio.AioRpcError as failed:
+            error = _translate(failed, self.topic)
+            if not isinstance(error, RefusedError):
+                self._failing = (self._failing[0] if self._failing else self._loop.time(), error)
+                return
+        self._failing = None
 
     async def drained(self) -> None:
         """Wait until everything is confirmed, or has failed."""

@@ -245,14 +245,12 @@ class Intake:
         trouble = self.publisher.trouble
         if trouble is None:
             self.publisher.put(pack)
-        elif self.spool is not None:
-            pack.close()
-            self._spool(pack)
-        elif self.publisher.busy:
-            pack.close()
-            pack.fail(trouble)  # another one waits to see whether it is back
+            return
+        pack.close()
+        if self.spool is None:
+            pack.fail(trouble)
         else:
-            self.publisher.put(pack)
+            self._spool(pack)
 
     def _spool(self, pack: Pack) -> None:
         task = asyncio.get_running_loop().create_task(self._keep(pack))

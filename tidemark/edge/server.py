@@ -81,11 +81,8 @@ class Edge:
         """Why no points are taken just now; empty: they are."""
         if self._draining:
             return "This edge is about to stop: come again, to another."
-        if self.spool is None:
-            trouble = self.publisher.trouble
-            if trouble is not None and self.publisher.busy:
-                return str(trouble)
-        return ""
+        trouble = self.publisher.trouble if self.spool is None else None
+        return "" if trouble is None else str(trouble)
 
     async def serve(self, stopped: asyncio.Event) -> None:
         """Listen until `stopped` is set, then drain.
@@ -115,7 +112,7 @@ class Edge:
         host, port = server.sockets[0].getsockname()[:2]
         scheme = "https" if self.tls else "http"
         shown = f"[{host}]" if ":" in host else host
-        tasks: list[asyncio.Task[None]] = [loop.create_task(self._sweep())]
+        tasks: list[asyncio.Task[None]] = [loop.create_task(self._sweep()), loop.create_task(self._look_for_bus())]
         if self.spool is not None:
             tasks.append(loop.create_task(drain(self.spool, self.publisher)))
         event("ready", url=f"{scheme}://{shown}:{port}", topic=self._values.topic)
@@ -175,6 +172,12 @@ class Edge:
                 if found is not None and self.tokens.use(found):
                     log.info("%d tokens are in force.", len(self.tokens))
             await asyncio.sleep(SWEEP_S)
+
+    async def _look_for_bus(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            if self.publisher.trouble is not None:
+                await self.publisher.probe()
 
     def _metrics(self) -> None:
         if not self._values.metrics_port:
