@@ -124,30 +124,28 @@ class Decoder:
         self, item: Body, points: list[Point], into: Columns, publish_time: int, earliest: int, latest: int
     ) -> bool:
         """Append all points column by column; False: one of them needs a closer look, and nothing was appended."""
-        stated = [point.event_time for point in points]
-        values = [point.value for point in points]
         try:
-            micros = [at * 1000 for at in stated]  # type: ignore[operator]  # a datetime raises TypeError
+            micros = [point.event_time * 1000 for point in points]  # type: ignore[operator]  # a datetime raises TypeError
             earliest = max(earliest, LEAST_US)
         except TypeError:
+            stated = [point.event_time for point in points]
             micros = [at * 1000 if isinstance(at, int) else microseconds(at) for at in stated]
             if min((at for at in stated if isinstance(at, int)), default=LEAST_MS) < LEAST_MS:
                 return False
+        values = [point.value for point in points]
         if min(micros) < earliest or max(micros) > latest or min(values) < -MAX_VALUE or max(values) > MAX_VALUE:
             return False
+        names = [point.metric for point in points]
         metrics = into.metrics_of(item.project, item.source)
-        series = [metrics.get(point.metric) for point in points]
-        if None in series:
-            series = [
-                metrics[point.metric] if point.metric in metrics else self._number(item, point.metric, metrics, into)
-                for point in points
-            ]
+        for name in dict.fromkeys(names):
+            if name not in metrics:
+                self._number(item, name, metrics, into)
         attributes = [point.attributes for point in points]
         if any(attributes):
             into.attributes += [self.limits.canonical(some) if some else None for some in attributes]
         else:
             into.attributes += [None] * len(points)
-        into.series += series  # type: ignore[arg-type]  # none of them is None
+        into.series += map(metrics.__getitem__, names)
         into.event_time += micros
         into.publish_time += [publish_time] * len(points)
         into.value += values
