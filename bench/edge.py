@@ -166,11 +166,11 @@ def victoria_metrics(binary: str) -> Iterator[Server]:
     one = f"function body(n, id) return string.format({json.dumps(line)}, 1769860800000 + 4 * n + id) end"
     series = [
         {
-            "metric": {"__name__": f"m{k}", "source": "s0"},
-            "values": [k + 0.25] * (BATCH // 10),
-            "timestamps": [1_769_860_800_000 + i for i in range(BATCH // 10)],
+            "metric": {"__name__": f"m{k % 10}", "source": "s0"},
+            "values": [k + 0.25],
+            "timestamps": [1_769_860_800_000 + k // 10 * 100],
         }
-        for k in range(10)
+        for k in range(BATCH)
     ]
     many = load.FIXED % load.lua("\n".join(json.dumps(each, separators=(",", ":")) for each in series).encode())
     with tempfile.TemporaryDirectory() as directory:

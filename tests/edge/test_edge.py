@@ -6,6 +6,7 @@ import gzip
 import http.client
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 from tests.bus.standin import TOPIC, Bus
 from tests.edge.conftest import Running, point
 from tests.waiting import eventually
+from tidemark.edge.tokens import line_of
 from tidemark.local.pubsub.faults import Change
 from tidemark.wire.block import Columns
 from tidemark.wire.decode import Decoder
@@ -319,3 +321,39 @@ def test_it_starts_in_less_than_a_second_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_head_that_was_sent_before_means_what_it_did_however_it_comes(edge: Start, tokens: Path, token: str) -> None:
+    running = edge()
+    chance = random.Random(5)
+    head = b"POST /v1/points HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\nContent-Length: %d\r\n\r\n"
+
+    def request(number: int) -> tuple[bytes, bytes]:
+        good = json.dumps(point(metric=f"m{number % 7}", event_time=1_769_860_800_000 + number)).encode()
+        body = good if number % 3 else b" " * (len(good) - 2) + b"{}"
+        return head % (token.encode(), len(body)) + body, b"200" if number % 3 else b"400"
+
+    with socket.create_connection(("127.0.0.1", running.port), timeout=20) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        answers = connection.makefile("rb")
+        number = 0
+        while number < 300:
+            together = [request(number + k) for k in range(chance.choice((1, 1, 1, 2, 3)))]
+            number += len(together)
+            text, at = b"".join(each for each, _ in together), 0
+            while at < len(text):
+                size = chance.choice((len(text), len(text), 1, 150, 400))
+                connection.sendall(text[at : at + size])
+                at += size
+            for _, status in together:
+                assert answers.readline().split(b" ")[1] == status
+                length = 0
+                while (line := answers.readline()) != b"\r\n":
+                    name, _, value = line.partition(b": ")
+                    length = int(value) if name.lower() == b"content-length" else length
+                answers.read(length)
+        tokens.write_text(line_of("tm_another", "cams", ["write"]) + "\n")
+        eventually(lambda: post(running, b"{}", token)[0] == 401)
+        connection.sendall(request(1)[0])
+        assert answers.readline().startswith(b"HTTP/1.1 401 ")
+    eventually(lambda: running.metric("inflight_bytes") == 0)

@@ -79,7 +79,7 @@ def test_the_verdict_is_the_pipelines_and_what_is_accepted_is_no_dead_letter(
                     assert any(key.project != "p" for key in packed.keys), made
                     continue
                 assert verdict.accepted == len(packed.series), made
-                assert verdict.refused.total() == sum(letter.points for letter in packed.dead_letters), made
+                assert sum(verdict.refused.values()) == sum(letter.points for letter in packed.dead_letters), made
                 if (
                     not made.attributes
                 ):  # how much is told of refused points one by one depends on the size of the message

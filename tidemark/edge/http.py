@@ -236,7 +236,7 @@ class Door:
         listed = [{"index": one.at, "reason": one.reason, "detail": one.detail} for one in verdict.rejected]
         for reason, number in verdict.refused.items():
             self.counters.count("points_refused", number, project, reason)
-        more = max(0, verdict.refused.total() - len(listed))
+        more = max(0, sum(verdict.refused.values()) - len(listed))
         answer = {"accepted": verdict.accepted, "rejected": listed, "more": more}
         self._answer(request, Status.REFUSED, _TEXT.encode(answer) + b"\n", headers)
 

@@ -60,7 +60,7 @@ class Verdict:
 
     accepted: int
     rejected: list[Rejected] = field(default_factory=list)
-    refused: Counter[str] = field(default_factory=Counter)
+    refused: dict[str, int] = field(default_factory=dict)
     spooled: bool = False
 
 
@@ -162,7 +162,7 @@ class Intake:
             return None
         refused = [at for at, series in enumerate(columns.series) if series in beyond]
         verdict.accepted -= len(refused)
-        verdict.refused[SERIES_LIMIT] += len(refused)
+        verdict.refused[SERIES_LIMIT] = len(refused)
         detail = f"the project has its {most} series, and this one is new"
         for at in refused[: LISTED - len(verdict.rejected)]:
             verdict.rejected.append(Rejected(_position(at, columns), SERIES_LIMIT, detail))
@@ -171,20 +171,13 @@ class Intake:
     def _pack(self, text: bytes, columns: Columns, project: str, now: int, *, joined: bool) -> Pack:
         """Put a text that is good as it is into the pack of its window, or into one of its own."""
         times = columns.event_time
-        if len(times) == 1:
-            earliest = latest = times[0]
-        else:
-            earliest, latest = min(times), max(times)
-        window = earliest // self._window_us
-        if (
-            not joined
-            or len(text) > _JOINED_BYTES
-            or len(times) > _JOINED_POINTS
-            or not text.startswith(b"{")
-            or (len(times) > 1 and (latest // self._window_us != window or b"\n" in text.rstrip()))
-        ):
+        earliest = times[0] if len(times) == 1 else min(times)
+        if not joined or len(text) > _JOINED_BYTES or len(times) > _JOINED_POINTS or not text.startswith(b"{"):
             return self._alone(text, earliest, project, now)
+        window, latest = earliest // self._window_us, max(times)
         line = text.rstrip()
+        if len(times) > 1 and (latest // self._window_us != window or b"\n" in line):
+            return self._alone(text, earliest, project, now)
         if len(times) == 1:
             line = line.replace(b"\n", b" ")  # over several lines, none of which is inside a text
         points = [hash((columns.keys[series], at)) for series, at in zip(columns.series, times, strict=True)]
@@ -283,7 +276,7 @@ def _verdict(columns: Columns) -> Verdict:
 
 def none_accepted(reason: str, detail: str) -> Verdict:
     """The verdict on a body of which nothing is taken."""
-    return Verdict(0, [Rejected(None, reason, detail)], Counter({reason: 1}))
+    return Verdict(0, [Rejected(None, reason, detail)], {reason: 1})
 
 
 def _position(at: int, columns: Columns) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from tidemark.http.heads import Heads
+
 if TYPE_CHECKING:
     from tidemark.http.connection import Connection
 
@@ -39,12 +41,14 @@ class Open:
         all: Those that are open.
         by_status: How many answers were given that belong to no request.
         date: The header of that name, set once a second.
+        heads: What was parsed before.
         buffer: What was read last; each takes out its own at once.
     """
 
     all: set[Connection] = field(default_factory=set)
     by_status: dict[int, int] = field(default_factory=dict)
     date: bytes = b""
+    heads: Heads = field(default_factory=Heads)
     buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_BYTES)))
 
     def at_work(self) -> bool:

@@ -138,8 +138,15 @@ class Connection(asyncio.BufferedProtocol):
             if self._lingers > LINGER_BYTES and transport is not None:
                 transport.abort()
         elif not self._done():
-            self._unparsed += bytes(self._among.buffer[:size])
+            data = bytes(self._among.buffer[:size])
+            at_rest = self._idle and not self._unparsed
+            if at_rest and self._repeated(data):
+                return
+            self._unparsed += data
             self._parse_on()
+            request = self._current
+            if at_rest and request is not None and request.complete and request.keep_alive:
+                self._among.heads.learn(data, request)
 
     def eof_received(self) -> bool:
         """The client sends no more; what has come as a whole is answered all the same."""
@@ -331,6 +338,19 @@ class Connection(asyncio.BufferedProtocol):
             self._parse(step)
             if self._done():
                 return
+
+    def _repeated(self, data: bytes) -> bool:
+        """Begin a request whose head was parsed before, past the parser, which is between two requests."""
+        found = self._among.heads.known(data)
+        if found is None:
+            return False
+        head, body = found
+        self._idle, self._since = False, time.monotonic()
+        request = Request(self, head.method, head.path, head.query, head.headers, self._since)
+        request.complete = True
+        request.add(body)
+        self._start(request)
+        return True
 
     def _parse(self, data: bytes) -> None:
         """Parse a step, and bound what is neither head nor body."""

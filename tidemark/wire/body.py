@@ -12,11 +12,23 @@ from tidemark.wire.reasons import Reason, RejectedError
 EventTime = int | Annotated[datetime, msgspec.Meta(tz=True)]
 
 
+Nothing = Annotated[int, msgspec.Meta(gt=0, lt=0)] | msgspec.UnsetType
+"""Of a field that must not be there: no value is one."""
+
+
 class Point(msgspec.Struct, gc=False):
     metric: str
     event_time: EventTime
     value: float
     attributes: dict[str, Any] | None = None
+
+
+class BatchPoint(Point, gc=False):
+    """Of a batch in whose points nothing of its head stands; one in which it does needs a closer look."""
+
+    project: Nothing = msgspec.UNSET
+    source: Nothing = msgspec.UNSET
+    points: Nothing = msgspec.UNSET
 
 
 class NamedPoint(Point, gc=False):
@@ -38,7 +50,7 @@ class Body(msgspec.Struct, kw_only=True):
     event_time: EventTime | msgspec.UnsetType = msgspec.UNSET
     value: float | msgspec.UnsetType = msgspec.UNSET
     attributes: dict[str, Any] | None = None
-    points: list[Point] | msgspec.UnsetType = msgspec.UNSET
+    points: list[BatchPoint] | msgspec.UnsetType = msgspec.UNSET
 
 
 BODY: Final = msgspec.json.Decoder(Body)

@@ -11,6 +11,7 @@ What is right is read at once, by one call. Only where something is wrong the te
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +27,6 @@ from tidemark.wire.refused import whole
 
 _MANY: Final = 8
 """Points of one body from which on columns pay."""
-_HEAD_NAMES: Final = (b'"project"', b'"source"', b'"points"')
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,7 @@ class Decoder:
         try:
             text = body(message, self.limits.max_message_bytes)
             try:
-                items = _parse(text)
-                has_batches = False
-                for item in items:
-                    if not has_batches and item.points is not UNSET:
-                        has_batches = True
-                        _refuse_misplaced(text, len(items))
+                for item in _parse(text):
                     if item.project is NO_PROJECT:
                         named(item, message.attributes.get("project"))
                     self.accept(item, into, message.publish_time, now_us)
@@ -79,15 +74,16 @@ class Decoder:
         if item.points is UNSET:
             if item.metric is UNSET or item.event_time is UNSET or item.value is UNSET:
                 raise RejectedError(Reason.MISSING_FIELD, MISSING)
-            points = [Point(item.metric, item.event_time, item.value, item.attributes)]
-        else:
-            check_head(item)
-            points = item.points
-            if not points:
-                raise RejectedError(Reason.EMPTY_MESSAGE, "the batch has no points")
-        self.accept_points(item, points, into, publish_time, now_us)
+            self.accept_points(
+                item, [Point(item.metric, item.event_time, item.value, item.attributes)], into, publish_time, now_us
+            )
+            return
+        check_head(item)
+        if not item.points:
+            raise RejectedError(Reason.EMPTY_MESSAGE, "the batch has no points")
+        self.accept_points(item, item.points, into, publish_time, now_us)
 
-    def accept_points(self, item: Body, points: list[Point], into: Columns, publish_time: int, now_us: int) -> None:
+    def accept_points(self, item: Body, points: Sequence[Point], into: Columns, publish_time: int, now_us: int) -> None:
         """Append points of one project and source.
 
         Raises:
@@ -121,7 +117,7 @@ class Decoder:
             into.value.append(point.value)
 
     def _accept_many(
-        self, item: Body, points: list[Point], into: Columns, publish_time: int, earliest: int, latest: int
+        self, item: Body, points: Sequence[Point], into: Columns, publish_time: int, earliest: int, latest: int
     ) -> bool:
         """Append all points column by column; False: one of them needs a closer look, and nothing was appended."""
         try:
@@ -158,16 +154,6 @@ class Decoder:
             self.limits.check_name("source", item.source)
         self.limits.check_name("metric", metric)
         return into.number(SeriesKey(item.project, item.source, metric), metrics)
-
-
-def _refuse_misplaced(text: bytes, number: int) -> None:
-    """Have batches looked at point by point where the names of their heads may stand in points as well.
-
-    Raises:
-        RejectedError: they may.
-    """
-    if any(text.count(name) > number for name in _HEAD_NAMES):
-        raise RejectedError(Reason.WRONG_SHAPE, "")
 
 
 def _parse(text: bytes) -> list[Body]:
