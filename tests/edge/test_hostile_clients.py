@@ -420,15 +420,15 @@ def _slowly(house: House, number: int, timeout_s: float) -> None:
     _p99(house, 200)
     slow = Slow(house, number, SLOW)
     alone, beside = [], []
-    alone += [_p99(house, 200) for _ in range(3)]
+    alone += [_p99(house, 200) for _ in range(2)]
     slow.start()
     eventually(lambda: slow.open >= number)
-    until = time.monotonic() + timeout_s + 3
+    until = time.monotonic() + timeout_s + 2
     while time.monotonic() < until or len(beside) < 3:
         beside.append(_p99(house, 200))
     eventually(lambda: {kind for kind, _, _ in slow.ended} == set(SLOW), timeout_s + 10)
     slow.stop()
-    alone += [_p99(house, 200) for _ in range(3)]
+    alone += [_p99(house, 200) for _ in range(2)]
     a, b = sorted(alone)[len(alone) // 2], sorted(beside)[len(beside) // 2]
     print(f"p99 of good requests: alone {a * 1000:.2f} ms, beside {number} slow connections {b * 1000:.2f} ms")
     for kind in SLOW:
