@@ -81,9 +81,12 @@ def housed(directory: Path, **flags: str) -> Iterator[House]:
     tokens.write_text(
         line_of(token, "cams", ["write"]) + "\n" + line_of("tm_another", "other", ["write"], source="gateway-9") + "\n"
     )
-    bus = Bus(directory / "pubsub")
-    running = Running(bus.address, tokens, *(f"--{name}={value}" for name, value in flags.items()))
-    try:
+    with contextlib.ExitStack() as ends:
+        bus = Bus(directory / "pubsub")
+        ends.callback(bus.server.stop)
+        running = Running(bus.address, tokens, *(f"--{name}={value}" for name, value in flags.items()))
+        ends.callback(running.process.communicate)
+        ends.callback(running.process.kill)
         made = House(bus, running, token)
         yield made
         if running.process.returncode is None:
@@ -91,11 +94,6 @@ def housed(directory: Path, **flags: str) -> Iterator[House]:
                 made.unharmed()
             err = made.stopped()
             assert "Traceback" not in err, err
-    finally:
-        if running.process.poll() is None:
-            running.process.kill()
-            running.process.communicate()
-        bus.server.stop()
 
 
 def rest(connection: socket.socket) -> bytes:
