@@ -24,7 +24,7 @@ from tidemark.http.request import NO_CONTENT, STATUS_LINES, Handler, Headers, Re
 from tidemark.logs import log
 
 LINGER_S: Final = 2.0
-LINGER_BYTES: Final = 1 << 20
+LINGER_BYTES: Final = 16 << 20
 STEP_BYTES: Final = 4 << 10
 """Parsed at once, beside the rest of a body whose length is known."""
 UNREAD_BYTES: Final = 16 << 10
