@@ -16,13 +16,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import hcl2
 import promql_parser
 import yaml
 from packaging.requirements import Requirement
 
 from pipelines import template
 from templates.check_kubernetes import kubernetes
+from templates.check_terraform import terraform, terraform_itself
 from tidemark.metrics import METRICS, NAMESPACE, Kind
 from tidemark.operate import reference
 
@@ -163,48 +163,6 @@ def _locked(path: Path) -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9][a-z0-9._-]*)==([^\s;\\]+)", path.read_text(), re.MULTILINE))
 
 
-def terraform(root: Path) -> Iterator[str]:
-    """It parses, refers to what it declares, and gives the job the parameters that the template has."""
-    directory = root / "terraform"
-    merged: dict[str, list[Any]] = {}
-    text = ""
-    for path in sorted(directory.glob("*.tf")):
-        text += path.read_text()
-        try:
-            parsed = hcl2.loads(path.read_text())
-        except Exception as error:  # noqa: BLE001  # the parser has its own family of errors
-            yield f"terraform/{path.name} cannot be parsed: {str(error).splitlines()[0]}"
-            return
-        for kind, blocks in parsed.items():
-            merged.setdefault(kind, []).extend(blocks if isinstance(blocks, list) else [blocks])
-    variables = {_plain(name): body for block in merged["variable"] for name, body in block.items()}
-    resources = {
-        f"{_plain(kind)}.{_plain(name)}": body
-        for block in merged["resource"]
-        for kind, named in block.items()
-        for name, body in named.items()
-    }
-    used = set(re.findall(r"\bvar\.(\w+)", text))
-    yield from (f"terraform: var.{name} is not declared" for name in sorted(used - set(variables)))
-    yield from (f"terraform: the variable {name} is not used" for name in sorted(set(variables) - used))
-    yield from (f"terraform: the variable {n} is not described" for n, b in variables.items() if "description" not in b)
-    for name in sorted(set(re.findall(r"(?<![\w.])(google_\w+\.\w+)\b", re.sub(r"data\.google_\w+\.\w+", "", text)))):
-        if name not in resources:
-            yield f"terraform: {name} is referred to and not declared"
-    locals_ = {name: value for block in merged["locals"] for name, value in block.items()}
-    parameters = {_plain(name) for name in locals_["job_parameters"]}
-    known = {parameter["name"]: parameter for parameter in template.metadata()["parameters"]}
-    yield from (f"terraform: the template has no parameter {name}" for name in sorted(parameters - set(known)))
-    required = {name for name, parameter in known.items() if not parameter["isOptional"]}
-    yield from (f"terraform: the parameter {name} is missing" for name in sorted(required - parameters))
-    job = resources.get("google_dataflow_flex_template_job.ingest", {})
-    if _plain(job.get("on_delete", "")) != "drain":
-        yield "terraform: the job must drain (on_delete)"
-    table = (root / "docs" / "operations" / "dataflow.md").read_text()
-    roles = {_plain(b["role"]) for n, b in resources.items() if "_iam_member" in n}
-    yield from (f"docs/operations/dataflow.md does not say why {role}" for role in sorted(roles) if role not in table)
-
-
 def alerts(root: Path) -> Iterator[str]:
     """Alerts watch metrics that there are, and each has its heading in the runbook, where no other stands."""
     text = (root / "terraform" / "alerts.tf").read_text()
@@ -262,34 +220,6 @@ def _query(where: str, text: str) -> Iterator[str]:
         promql_parser.parse(text)
     except ValueError as error:
         yield f"{where}: {text!r} is not PromQL: {error}"
-
-
-def _plain(value: object) -> str:
-    return str(value).strip('"')
-
-
-def terraform_itself(root: Path) -> Iterator[str]:
-    """Terraform's own opinion; says so when it, or Google's provider, cannot be had."""
-    program = shutil.which("terraform")
-    if program is None:
-        print("terraform is not here: its files were only parsed")
-        return
-    with tempfile.TemporaryDirectory() as scratch:
-        shutil.copytree(root / "terraform", scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".terraform*"))
-
-        def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-            command = [program, *arguments]
-            return subprocess.run(command, cwd=scratch, capture_output=True, text=True, timeout=120, check=False)
-
-        formatted = run("fmt", "-check", "-diff", "-no-color")
-        if formatted.returncode:
-            yield f"terraform fmt would change: {(formatted.stdout or formatted.stderr).strip()[:500]}"
-        if run("init", "-backend=false", "-input=false", "-no-color").returncode:
-            print("terraform cannot download Google's provider: its files were parsed and formatted, not validated")
-            return
-        validated = run("validate", "-no-color")
-        if validated.returncode:
-            yield f"terraform validate: {validated.stderr.strip()[:500]}"
 
 
 def installs(root: Path) -> Iterator[str]:
