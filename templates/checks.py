@@ -21,6 +21,8 @@ import yaml
 from packaging.requirements import Requirement
 
 from pipelines import template
+from templates.check_cloud_run import cloud_run
+from templates.check_edge import edge, kustomize
 from templates.check_kubernetes import kubernetes
 from templates.check_terraform import terraform, terraform_itself
 from tidemark.metrics import METRICS, NAMESPACE, Kind
@@ -263,9 +265,21 @@ assert tidemark.store.migrate.newest()
 """
 
 CHECKS: Final[dict[str, tuple[Callable[[Path], Iterator[str]], ...]]] = {
-    "files": (metadata, reference_pages, cloudbuild, terraform, alerts, kubernetes, copies, dockerfile, lock),
+    "files": (
+        metadata,
+        reference_pages,
+        cloudbuild,
+        terraform,
+        cloud_run,
+        alerts,
+        kubernetes,
+        edge,
+        copies,
+        dockerfile,
+        lock,
+    ),
     "image": (copies, dockerfile, lock, installs),
-    "tools": (gcloud_takes_metadata, terraform_itself),
+    "tools": (gcloud_takes_metadata, kustomize, terraform_itself),
 }
 
 

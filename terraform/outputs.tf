@@ -27,3 +27,13 @@ output "image" {
   description = "Where cloudbuild.yaml pushes the image, without its tag."
   value       = "${var.region}-docker.pkg.dev/${var.project}/${google_artifact_registry_repository.images.name}/ingest"
 }
+
+output "tokens" {
+  description = "Add the lines of `tidemark token add` to it, as a version, before edge_domain is set."
+  value       = google_secret_manager_secret.tokens.id
+}
+
+output "edge_address" {
+  description = "Where edge_domain has to lead; null without an edge."
+  value       = one(google_compute_global_address.edge[*].address)
+}

@@ -22,7 +22,7 @@ variable "template" {
 }
 
 variable "image" {
-  description = "The image of that specification; its workers run it."
+  description = "The image of that specification; its workers run it, and the edge."
   type        = string
   default     = ""
 }
@@ -105,4 +105,26 @@ variable "alert_dead_letter_percent" {
   description = "Share of points that may be dead letters before somebody is called."
   type        = number
   default     = 1
+}
+
+variable "edge_domain" {
+  description = "Name under which points are taken over HTTPS, such as points.example.com. Empty: there is no edge."
+  type        = string
+  default     = ""
+  validation {
+    condition     = var.edge_domain == "" || can(regex("^([a-z0-9-]+\\.)+[a-z]{2,}$", var.edge_domain))
+    error_message = "edge_domain is a name such as points.example.com."
+  }
+}
+
+variable "edge_min_instances" {
+  description = "Instances of the edge that always run. With 0 the first request waits until one has started."
+  type        = number
+  default     = 1
+}
+
+variable "edge_max_instances" {
+  description = "Bound of the edge's autoscaling; an instance uses one CPU."
+  type        = number
+  default     = 10
 }

@@ -26,6 +26,7 @@ from tidemark.warehouse.clients import rest
 
 ROOT = Path(__file__).parents[2]
 GOOGLE = "needs a Google account"
+CLUSTER = "needs a Kubernetes"
 FLINK = "needs a Flink or a Kubernetes: scripts/flink-test does the like of it"
 PICTURE = "a picture, a table or an example of a text"
 ELSEWHERE = "run elsewhere: "
@@ -44,6 +45,8 @@ NOT_RUN = {
     ("docs/operations/dataflow.md", "printf"): GOOGLE,
     ("docs/operations/dataflow.md", "template ="): GOOGLE,
     ("docs/operations/edge.md", "tidemark token"): ELSEWHERE + "tests/edge/test_tokens.py and test_edge.py",
+    ("docs/operations/edge.md", "kubectl"): CLUSTER,
+    ("docs/operations/edge.md", "gcloud"): GOOGLE,
     ("docs/operations/flink.md", "python -m pipelines.ingest --runner"): FLINK,
     ("docs/operations/flink.md", "kubectl"): FLINK,
     ("docs/operations/runbook.md", "SELECT"): ELSEWHERE + "tests/store/test_roles.py, as tidemark_reader",
