@@ -48,8 +48,8 @@ POINTS = "/v1/points"
 BATCH = 500
 TOPIC_ALONE = "projects/bench/topics/points"
 BUDGET = 64 << 20
-PIPELINE_POINTS = 300_000
-PIPELINE_RATE = 8_000
+PIPELINE_POINTS = 120_000
+PIPELINE_RATE = 3_000
 
 
 class Server(NamedTuple):

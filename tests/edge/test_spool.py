@@ -113,6 +113,10 @@ def test_beyond_its_bytes_or_the_disks_nothing_is_kept(tmp_path: Path) -> None:
     asyncio.run(full(1 << 20, 1 << 60))
 
 
+async def keep_one(spool: Spool, message: bytes) -> None:
+    await spool.keep("p", message)
+
+
 def fill(spool: Spool) -> tuple[list[Record], TidemarkError]:
     """Keep records until there is no room; what is kept, and what was told of the first that is not."""
     kept: list[Record] = []
@@ -139,7 +143,7 @@ def test_what_is_written_in_part_is_taken_back(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert isinstance(error, UnavailableError)
     assert len(kept) == 100_000 // len(packed(kept[0]))
-    asyncio.run(spool.keep("p", b"again"))
+    asyncio.run(keep_one(spool, b"again"))
     first, second = sorted(tmp_path.glob("*.spool"))
     assert read(first) == (kept, 0)
     assert read(second) == ([Record("p", b"again")], 0)
@@ -176,5 +180,5 @@ def test_a_full_disk_costs_what_does_not_fit_and_nothing_that_was_kept(small_dis
 
     asyncio.run(spool.drain(publish, for_ever=False))
     assert found == kept
-    asyncio.run(spool.keep("p", b"there is room again"))
+    asyncio.run(keep_one(spool, b"there is room again"))
     spool.close()

@@ -13,7 +13,7 @@ from tidemark.edge.contract import LISTED, SERIES_LIMIT
 from tidemark.edge.pack import PACK_BYTES, Clock, Pack, Together
 from tidemark.edge.spool import Spool
 from tidemark.edge.tokens import Grant
-from tidemark.errors import TidemarkError
+from tidemark.errors import TidemarkError, UnavailableError
 from tidemark.wire.block import Columns
 from tidemark.wire.decode import Decoder
 from tidemark.wire.encode import lines
@@ -87,7 +87,7 @@ class Intake:
         self._series: dict[str, set[int]] = {}
         self._packs: dict[str, dict[int, Pack]] = {}
         self._clock = Clock()
-        self._keeping: set[asyncio.Task[None]] = set()
+        self._keeping: set[asyncio.Future[None]] = set()
 
     def unpack(self, body: bytes, encoding: str) -> bytes | Verdict:
         """The text of a body, or the verdict on it.
@@ -246,18 +246,19 @@ class Intake:
             self._spool(pack)
 
     def _spool(self, pack: Pack) -> None:
-        task = asyncio.get_running_loop().create_task(self._keep(pack))
-        self._keeping.add(task)
-        task.add_done_callback(self._keeping.discard)
-
-    async def _keep(self, pack: Pack) -> None:
         assert self.spool is not None
-        try:
-            await self.spool.keep(pack.project, pack.message)
-        except TidemarkError as error:
-            pack.fail(error)
-        else:
-            pack.kept(spooled=True)
+        kept = self.spool.keep(pack.project, pack.message)
+        self._keeping.add(kept)
+
+        def done(kept: asyncio.Future[None]) -> None:
+            self._keeping.discard(kept)
+            error = kept.exception()
+            if error is None:
+                pack.kept(spooled=True)
+            else:
+                pack.fail(error if isinstance(error, TidemarkError) else UnavailableError(f"Not kept: {error}."))
+
+        kept.add_done_callback(done)
 
 
 def _verdict(columns: Columns) -> Verdict:

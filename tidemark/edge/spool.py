@@ -89,17 +89,18 @@ class Spool:
         """Nothing is owed to the bus."""
         return not self._segments and not self._waiting
 
-    async def keep(self, project: str, message: bytes) -> None:
-        """Keep a message; it is on the disk when this returns.
+    def keep(self, project: str, message: bytes) -> asyncio.Future[None]:
+        """Keep a message; it is on the disk when this is done.
 
         Raises:
-            FullError: there is no room for it.
+            FullError, UnavailableError: by the future; there is no room for it, or the disk does not take it.
         """
-        found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[None] = loop.create_future()
         self._waiting.append((Record(project, message), found))
         if self._writing is None:
-            self._writing = asyncio.get_running_loop().create_task(self._write_waiting())
-        await found
+            self._writing = loop.create_task(self._write_waiting())
+        return found
 
     async def drain(self, publish: Callable[[list[Record]], Awaitable[list[Record]]], *, for_ever: bool = True) -> None:
         """Give records to `publish` from the oldest on, a segment at a time, and remove what it has confirmed.
@@ -136,7 +137,12 @@ class Spool:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting, []
-                error = await loop.run_in_executor(self._thread, self._write, [record for record, _ in batch])
+                records = [record for record, _ in batch]
+                try:
+                    error = await loop.run_in_executor(self._thread, self._write, records)
+                except Exception:  # noqa: BLE001  # whatever it is, who waits has to hear of it
+                    log.exception("Writing the spool ended by an error that was not foreseen.")
+                    error = UnavailableError(f"The spool {self.directory} cannot be written.")
                 for _, found in batch:
                     if found.done():
                         continue  # who waited for it is gone
