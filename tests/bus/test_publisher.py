@@ -88,7 +88,7 @@ async def outcomes(made: Publisher, data: list[bytes]) -> list[TidemarkError | N
 
 
 @pytest.mark.parametrize("applied", [False, True])
-@pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL", "ABORTED", "RESOURCE_EXHAUSTED", "UNKNOWN"])
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "INTERNAL", "RESOURCE_EXHAUSTED"])
 def test_a_call_of_unknown_outcome_is_made_again(bus: Bus, code: str, *, applied: bool) -> None:
     change(bus, Change(fail={"Publish": Failure(3, code, applied=applied)}))
     data = [b"%d" % number for number in range(500)]

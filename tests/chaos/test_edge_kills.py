@@ -33,13 +33,17 @@ SETTINGS = {
     "TIDEMARK_DEBOUNCE_S": "1",
     "TIDEMARK_IDLE_TIMEOUT_S": "3",
 }
-KILLS = {"edge": 12, "pubsub": 10, "pipeline": 8}
 KEYS = 40
 """Of a client: each is written again and again."""
 Key = tuple[str, int]
 
 
+EVERYDAY = {"edge": 5, "pubsub": 4, "pipeline": 3}
+LONG = {"edge": 12, "pubsub": 10, "pipeline": 8}
+
+
 class Plan(NamedTuple):
+    kills: dict[str, int]
     clients: int
     seconds: float
     pause_s: float
@@ -110,7 +114,9 @@ class Client(threading.Thread):
 
 
 @pytest.mark.parametrize(
-    "plan", [Plan(4, 30, 0.02), pytest.param(Plan(16, 240, 0.005), marks=pytest.mark.long)], ids=["30 s", "240 s"]
+    "plan",
+    [Plan(EVERYDAY, 4, 15, 0.02), pytest.param(Plan(LONG, 16, 120, 0.005), marks=pytest.mark.long)],
+    ids=["12 kills", "30 kills"],
 )
 @pytest.mark.timeout(1800)
 def test_what_was_answered_is_stored_whatever_is_killed(
@@ -157,7 +163,9 @@ def _run(
     for client in clients:
         client.start()
     chance, began = random.Random(SEED), time.monotonic()
-    instants = sorted((chance.uniform(1, plan.seconds), name) for name, number in KILLS.items() for _ in range(number))
+    instants = sorted(
+        (chance.uniform(1, plan.seconds), name) for name, number in plan.kills.items() for _ in range(number)
+    )
     try:
         for at, name in instants:
             time.sleep(max(0.0, began + at - time.monotonic()))
@@ -186,7 +194,7 @@ def _run(
     job(f"--stop_when_idle_s={LEASE_S + 5}").drained(600)
     told = sum((client.told for client in clients), Counter[int]())
     print(f"seed {SEED}: {dict(told)}")
-    assert min(told[200], told[202]) > 100
+    assert min(told[200], told[202]) > 20
     kept: dict[Key, float] = {}
     for client in clients:
         kept |= client.kept
