@@ -95,6 +95,16 @@ class Interrupted(SystemExit):  # not an error: it ends the program, whose statu
     """A signal came to a program that has only to clean up."""
 
 
+def end_at_once() -> None:
+    """From now on a signal ends the program without a word: it has nothing to clean up yet.
+
+    An exception in the middle of an import would be taken for a fault of what is imported.
+    """
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def ignore_signals() -> None:
     """What the program does is done: a signal comes too late to undo it."""
     for number in SIGNALS:

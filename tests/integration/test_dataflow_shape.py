@@ -83,7 +83,7 @@ def contents(url: str) -> dict[str, list]:
     }
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(400)
 def test_one_message_an_element_gives_what_one_pull_an_element_gives(
     environment: dict[str, str], feed: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

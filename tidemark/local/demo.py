@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from tidemark.stop import end_at_once, end_by_signals
+
+if __name__ == "__main__":  # what follows takes a while to import, and a signal may come by then
+    end_at_once()
+
 import argparse
 import json
 import os
@@ -14,11 +19,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
-
-from tidemark.stop import end_by_signals
-
-if __name__ == "__main__":  # what follows takes a while to import, and a signal may come by then
-    end_by_signals()
 
 from tidemark.errors import LocalError, TidemarkError
 from tidemark.local import flights, install, prism
