@@ -13,180 +13,37 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import gzip
 import json
 import os
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
-import grpc
 import load
 import rig
-from google.pubsub_v1 import types
+from servers import BATCH, POINTS, TOPIC_ALONE, Server, bus, edge, one_point, telegraf, victoria_metrics
 
 from tidemark.bus.messages import attribute, message
 from tidemark.bus.publisher import Publisher, async_channel
 from tidemark.edge.flush import drain
 from tidemark.edge.spool import Spool
-from tidemark.edge.tokens import line_of, new_token
 from tidemark.local.job import Job
-from tidemark.local.processes import free_port, keeps, listens
-from tidemark.local.stack import TOPIC, PubSub, Stack
+from tidemark.local.stack import TOPIC, Stack
 
 Bars = dict[str, tuple[float, str, float]]
 Figures = dict[str, object]
-POINTS = "/v1/points"
-BATCH = 500
-TOPIC_ALONE = "projects/bench/topics/points"
 BUDGET = 64 << 20
 PIPELINE_POINTS = 120_000
 PIPELINE_RATE = 3_000
 
 
-class Server(NamedTuple):
-    """One under load."""
-
-    pid: int
-    port: int
-    one: Callable[[], str]
-    many: str
-    path_one: str = POINTS
-    path_many: str = POINTS
-    token: str = ""
-
-
-@contextmanager
-def bus() -> Iterator[str]:
-    """The stand-in with a topic that nobody reads."""
-    server = PubSub(load.state())
-    server.start()
-    address = f"127.0.0.1:{server.port()}"
-    try:
-        with grpc.insecure_channel(address) as channel:
-            call = channel.unary_unary(
-                "/google.pubsub.v1.Publisher/CreateTopic", types.Topic.pb().SerializeToString, lambda body: body
-            )
-            call(types.Topic.pb()(name=TOPIC_ALONE))
-        yield address
-    finally:
-        server.stop()
-
-
-@contextmanager
-def edge(address: str, topic: str = TOPIC_ALONE, *flags: str) -> Iterator[tuple[int, int, str]]:
-    """Its pid, its port and a token."""
-    token = new_token()
-    tokens = load.state() / "tokens"
-    tokens.write_text(line_of(token, "bench", ["write"]) + "\n")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDEMARK_")}
-    command = [sys.executable, "-m", "tidemark", "edge", f"--topic={topic}", f"--tokens=file:{tokens}", "--http_port=0"]
-    began = time.monotonic()
-    process = subprocess.Popen(
-        [*command, "--metrics_port=0", "--access_log_share=0", *flags],
-        env={**environment, "PUBSUB_EMULATOR_HOST": address},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    ready = json.loads(process.stdout.readline())
-    print(f"edge ready after {time.monotonic() - began:.2f} s", file=sys.stderr)
-    try:
-        yield process.pid, int(ready["url"].rpartition(":")[2]), token
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@contextmanager
-def peer(command: list[str], port: int) -> Iterator[int]:
-    """A server that somebody else wrote; its pid."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while not listens(port):
-            assert process.poll() is None, command
-            time.sleep(0.05)
-        yield process.pid
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def ports(number: int) -> list[int]:
-    """Free ones."""
-    found = [free_port() for _ in range(number)]
-    assert keeps(found)
-    return found
-
-
-@contextmanager
-def telegraf(binary: str) -> Iterator[Server]:
-    """Parses and discards."""
-    (port,) = ports(1)
-    with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
-        file.write(
-            f"""[agent]
-            flush_interval = "1s"
-            metric_buffer_limit = 1000000
-            metric_batch_size = 5000
-            omit_hostname = true
-            [[inputs.http_listener_v2]]
-            service_address = "tcp://127.0.0.1:{port}"
-            paths = ["/one"]
-            data_format = "json"
-            tag_keys = ["source", "metric"]
-            json_time_key = "event_time"
-            json_time_format = "unix_ms"
-            [[outputs.discard]]
-            """
-        )
-        file.flush()
-        flat = [
-            {"source": "s0", "metric": f"m{k % 10}", "event_time": 1_769_860_800_000 + k, "value": k + 0.25}
-            for k in range(BATCH)
-        ]
-        many = load.FIXED % load.lua(json.dumps(flat, separators=(",", ":")).encode())
-        with peer([binary, "--config", file.name, "--quiet"], port) as pid:
-            yield Server(pid, port, _one, many, "/one", "/one")
-
-
-@contextmanager
-def victoria_metrics(binary: str) -> Iterator[Server]:
-    """Takes its own JSON lines into memory."""
-    (port,) = ports(1)
-    line = '{"metric":{"__name__":"fps","source":"gateway-7"},"values":[24.5],"timestamps":[%d]}'
-    one = f"function body(n, id) return string.format({json.dumps(line)}, 1769860800000 + 4 * n + id) end"
-    series = [
-        {
-            "metric": {"__name__": f"m{k % 10}", "source": "s0"},
-            "values": [k + 0.25],
-            "timestamps": [1_769_860_800_000 + k // 10 * 100],
-        }
-        for k in range(BATCH)
-    ]
-    many = load.FIXED % load.lua("\n".join(json.dumps(each, separators=(",", ":")) for each in series).encode())
-    with tempfile.TemporaryDirectory() as directory:
-        command = [
-            binary,
-            f"-storageDataPath={directory}",
-            f"-httpListenAddr=127.0.0.1:{port}",
-            "-retentionPeriod=100y",
-        ]
-        with peer(command, port) as pid:
-            yield Server(pid, port, lambda: one, many, "/api/v1/import", "/api/v1/import")
-
-
-def _one() -> str:
-    """Bodies of one point, each another."""
-    return load.ONE_POINT % (time.time_ns() // 1_000_000 - 10**9)
+ONE, ONE_OF_FEW, MANY = "1 point, 256 connections", "1 point, 64 connections", f"{BATCH} points, 16 connections"
 
 
 def post(arguments: argparse.Namespace) -> tuple[Figures, Bars]:
@@ -194,61 +51,45 @@ def post(arguments: argparse.Namespace) -> tuple[Figures, Bars]:
     first_ms = time.time_ns() // 1_000_000 - 10**9
     bodies = ",".join(load.lua(load.batch(n, BATCH, first_ms + n * 10_000)) for n in range(20))
     found: dict[str, dict[str, list[float]]] = {}
-    with bus() as address, edge(address) as (pid, port, token):
-        mine = Server(pid, port, _one, load.FIXED % bodies, token=token)
-        peers = [
-            made(path)
-            for made, path in ((telegraf, arguments.telegraf), (victoria_metrics, arguments.victoria_metrics))
-            if path
-        ]
-        names = [
-            name
-            for name, path in (("telegraf", arguments.telegraf), ("victoria_metrics", arguments.victoria_metrics))
-            if path
-        ]
-        entered = [each.__enter__() for each in peers]
-        servers = {"edge": mine, **dict(zip(names, entered, strict=True))}
-        try:
-            for _ in range(arguments.rounds):
-                for name, server in servers.items():
-                    cases = found.setdefault(name, {})
-                    for case, body, path, connections in (
-                        ("1 point, 256 connections", server.one(), server.path_one, 256),
-                        ("1 point, 64 connections", server.one(), server.path_one, 64),
-                        (f"{BATCH} points, 16 connections", server.many, server.path_many, 16),
-                    ):
-                        before = rig.cpu_seconds([server.pid])
-                        told = load.closed(
-                            f"http://127.0.0.1:{server.port}",
-                            path,
-                            body,
-                            token=server.token,
-                            connections=connections,
-                            seconds=arguments.seconds,
-                        )
-                        cpu = rig.cpu_seconds([server.pid]) - before
-                        assert not told["bad"], (name, case, told)
-                        cases.setdefault(case, []).append(round(cpu / told["requests"] * 1e6, 1))
-                        cases.setdefault(f"{case}, a second", []).append(round(told["requests"] / told["seconds"]))
-        finally:
-            for each in peers:
-                each.__exit__(None, None, None)
+    with bus() as address, edge(address) as (pid, port, token), contextlib.ExitStack() as peers:
+        servers = {"edge": Server(pid, port, one_point, load.FIXED % bodies, token=token)}
+        for name, made in (("telegraf", telegraf), ("victoria_metrics", victoria_metrics)):
+            if binary := getattr(arguments, name):
+                servers[name] = peers.enter_context(made(binary))
+        for _ in range(arguments.rounds):
+            for name, server in servers.items():
+                _posted(server, arguments.seconds, found.setdefault(name, {}))
     medians = {name: {case: statistics.median(all_) for case, all_ in cases.items()} for name, cases in found.items()}
-    one, many = "1 point, 256 connections", f"{BATCH} points, 16 connections"
     bars: Bars = {
-        "post_1_point_us": (medians["edge"][one], "<=", 45),
-        "post_500_points_us_a_point": (round(medians["edge"][many] / BATCH, 3), "<=", 1.0),
+        "post_1_point_us": (medians["edge"][ONE], "<=", 45),
+        "post_500_points_us_a_point": (round(medians["edge"][MANY] / BATCH, 3), "<=", 1.0),
     }
     if "telegraf" in medians:
-        bars["post_1_point_to_telegraf"] = (round(medians["edge"][one] / medians["telegraf"][one], 2), "<=", 2)
-        bars["post_500_points_to_telegraf"] = (round(medians["edge"][many] / medians["telegraf"][many], 2), "<=", 1)
+        bars["post_1_point_to_telegraf"] = (round(medians["edge"][ONE] / medians["telegraf"][ONE], 2), "<=", 2)
+        bars["post_500_points_to_telegraf"] = (round(medians["edge"][MANY] / medians["telegraf"][MANY], 2), "<=", 1)
     if "victoria_metrics" in medians:
         bars["post_500_points_to_victoria_metrics"] = (
-            round(medians["edge"][many] / medians["victoria_metrics"][many], 2),
+            round(medians["edge"][MANY] / medians["victoria_metrics"][MANY], 2),
             "<=",
             1,
         )
     return {"medians": medians, "rounds": found}, bars
+
+
+def _posted(server: Server, seconds: float, found: dict[str, list[float]]) -> None:
+    """One round of a server."""
+    for case, body, path, connections in (
+        (ONE, server.one(), server.path_one, 256),
+        (ONE_OF_FEW, server.one(), server.path_one, 64),
+        (MANY, server.many, server.path_many, 16),
+    ):
+        before = rig.cpu_seconds([server.pid])
+        url = f"http://127.0.0.1:{server.port}"
+        told = load.closed(url, path, body, token=server.token, connections=connections, seconds=seconds)
+        cpu = rig.cpu_seconds([server.pid]) - before
+        assert not told["bad"], (case, told)
+        found.setdefault(case, []).append(round(cpu / told["requests"] * 1e6, 1))
+        found.setdefault(f"{case}, a second", []).append(round(told["requests"] / told["seconds"]))
 
 
 def delay(arguments: argparse.Namespace) -> tuple[Figures, Bars]:
@@ -257,7 +98,7 @@ def delay(arguments: argparse.Namespace) -> tuple[Figures, Bars]:
     with bus() as address, edge(address) as (_, port, token):
         for _ in range(arguments.rounds):
             url = f"http://127.0.0.1:{port}"
-            most = load.closed(url, POINTS, _one(), token=token, connections=256, seconds=arguments.seconds)
+            most = load.closed(url, POINTS, one_point(), token=token, connections=256, seconds=arguments.seconds)
             rate = 0.6 * most["requests"] / most["seconds"]
             first = time.time_ns() // 1_000_000 - 10**9
 
@@ -285,7 +126,7 @@ def memory(_: argparse.Namespace) -> tuple[Figures, Bars]:
         edge(address, TOPIC_ALONE, f"--inflight_bytes={BUDGET}", "--max_connections=20000") as (pid, port, token),
     ):
         idle = rig.resident_mb(pid)
-        load.closed(f"http://127.0.0.1:{port}", POINTS, _one(), token=token, connections=256, seconds=2)
+        load.closed(f"http://127.0.0.1:{port}", POINTS, one_point(), token=token, connections=256, seconds=2)
         warm = rig.resident_mb(pid)
         text = load.request(POINTS, token, b'{"source":"a","metric":"m","event_time":1769860800000,"value":1}')
         held = [socket.create_connection(("127.0.0.1", port)) for _ in range(connections)]

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -109,11 +110,11 @@ def opened(
     async def run() -> dict[str, float]:
         loop = asyncio.get_running_loop()
         idle: list[_Connection] = []
-        waiting: list[tuple[bytes, float]] = []
+        waiting: deque[tuple[bytes, float]] = deque()
 
         def free(connection: _Connection) -> None:
             if waiting:
-                connection.send(*waiting.pop(0))
+                connection.send(*waiting.popleft())
             else:
                 idle.append(connection)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any, Final
 
 import yaml
 
+from templates.manifests import filled, misnamed
 from templates.patches import patched
 from tidemark import cli
 from tidemark.arguments import read_settings
@@ -40,9 +40,7 @@ Found = Iterator[str]
 def edge(root: Path) -> Found:
     """Its options are the edge's, and what is around it leads to what they say."""
     text, guide = (root / PATH).read_text(), (root / GUIDE).read_text()
-    for name in sorted(set(re.findall(r"\$\{(\w+)\}", text)) ^ set(VARIABLES)):
-        yield f"{PATH}: ${{{name}}} is not one of {', '.join(VARIABLES)}, or is not used"
-    yield from (f"{GUIDE} does not say what {name}= is" for name in VARIABLES if f"{name}=" not in guide)
+    yield from misnamed(text, PATH, VARIABLES, guide, GUIDE)
     for path in (PATH, SPOOL):
         try:
             yield from (f"{path}: {found}" for found in _agree(_parts(root, spool=path == SPOOL), guide))
@@ -64,7 +62,7 @@ def kustomize(root: Path) -> Found:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
         yield f"kubectl refuses {SPOOL}: {done.stderr.strip()[-300:]}"
-    elif _sorted(yaml.safe_load_all(_filled(done.stdout))) != _sorted(_parts(root, spool=True)):
+    elif _sorted(yaml.safe_load_all(filled(done.stdout, VARIABLES))) != _sorted(_parts(root, spool=True)):
         yield f"kubectl understands {SPOOL} otherwise than this check"
 
 
@@ -72,14 +70,8 @@ def _sorted(parts: Any) -> list[str]:
     return sorted(json.dumps(part, sort_keys=True) for part in parts)
 
 
-def _filled(text: str) -> str:
-    for name, value in VARIABLES.items():
-        text = text.replace(f"${{{name}}}", value)
-    return text
-
-
 def _parts(root: Path, *, spool: bool) -> Parts:
-    parts = list(yaml.safe_load_all(_filled((root / PATH).read_text())))
+    parts = list(yaml.safe_load_all(filled((root / PATH).read_text(), VARIABLES)))
     return patched(parts, yaml.safe_load((root / SPOOL).read_text())) if spool else parts
 
 

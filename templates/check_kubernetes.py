@@ -10,6 +10,7 @@ from typing import Any, Final
 import yaml
 
 from pipelines.options import parse
+from templates.manifests import filled, misnamed
 from tidemark.errors import UsageError
 
 PATH: Final = Path("templates", "kubernetes", "flink.yaml")
@@ -32,15 +33,13 @@ Found = Iterator[str]
 
 def kubernetes(root: Path) -> Found:
     """The submission's options are ours; every name, port, version and path in one part is what another says."""
-    text = (root / PATH).read_text()
-    for name in sorted(set(re.findall(r"\$\{(\w+)\}", text)) ^ set(VARIABLES)):
-        yield f"{PATH}: ${{{name}}} is not one of {', '.join(VARIABLES)}, or is not used"
-    guide = (root / GUIDE).read_text()
-    yield from (f"{GUIDE} does not say what {name}= is" for name in VARIABLES if f"{name}=" not in guide)
-    for name, value in VARIABLES.items():
-        text = text.replace(f"${{{name}}}", value)
+    text, guide = (root / PATH).read_text(), (root / GUIDE).read_text()
+    yield from misnamed(text, PATH, VARIABLES, guide, GUIDE)
     try:
-        parts = {(part["kind"], part["metadata"]["name"]): part["spec"] for part in yaml.safe_load_all(text)}
+        parts = {
+            (part["kind"], part["metadata"]["name"]): part["spec"]
+            for part in yaml.safe_load_all(filled(text, VARIABLES))
+        }
         yield from _agree(root, parts, guide)
     except yaml.YAMLError as error:
         yield f"{PATH} cannot be parsed: {str(error).splitlines()[0]}"

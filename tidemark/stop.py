@@ -44,9 +44,7 @@ class Stop:
         """
         self._said = f"{said}\n".encode() if said else b""
         threading.Thread(target=self._hand_on, name="stop", daemon=True).start()
-        for number in SIGNALS:
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._received)
+        _handle(self._received)
 
     def then(self, call: Callable[[], None]) -> None:
         """Call this first, in a thread of its own, once a signal came; at once if one has."""
@@ -100,9 +98,7 @@ def end_at_once() -> None:
 
     An exception in the middle of an import would be taken for a fault of what is imported.
     """
-    for number in SIGNALS:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
+    _handle(signal.SIG_DFL)
 
 
 def ignore_signals() -> None:
@@ -130,6 +126,11 @@ def end_by_signals(cleaned_at_once: Callable[[], None] = lambda: None) -> None:
         if now - first[0] > TOGETHER_S:
             os._exit(128 + number)
 
+    _handle(received)
+
+
+def _handle(handler: Callable[[int, Any], None] | signal.Handlers) -> None:
+    """Have signals handled so, but for a SIGHUP that means nothing to this program."""
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, received)
+            signal.signal(number, handler)

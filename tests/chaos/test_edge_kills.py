@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.chaos.campaign import SETTINGS, TIERS_S
 from tests.edge.conftest import Running
 from tests.waiting import eventually
 from tidemark.bus.puller import LEASE_S
@@ -26,13 +27,6 @@ from tidemark.operate.verify import verify
 from tidemark.store.connection import make_engine
 
 SEED = int(os.environ.get("TEST_SEED", "20130711"))
-TIERS_S = (2, 60, 600)
-SETTINGS = {
-    "TIDEMARK_TIERS_S": ",".join(map(str, TIERS_S)),
-    "TIDEMARK_HORIZON_S": "5",
-    "TIDEMARK_DEBOUNCE_S": "1",
-    "TIDEMARK_IDLE_TIMEOUT_S": "3",
-}
 KEYS = 40
 """Of a client: each is written again and again."""
 Key = tuple[str, int]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from templates import checks
-
-ROOT = Path(__file__).parents[2]
-Check = Callable[[Path], Iterator[str]]
+from tests.templates.conftest import ROOT, Broken, Check, is_found
 
 
 @pytest.mark.parametrize("check", [check for group in ("files", "tools") for check in checks.CHECKS[group]])
@@ -57,7 +54,7 @@ BROKEN_MANIFEST: dict[str, tuple[str, str, str]] = {
     "what the submission waits for": ("http://tidemark-flink-", "http://flink-", "wait for"),
     "a variable of the manifest": ("${BUCKET}", "${BUCKETS}", "BUCKETS"),
 }
-BROKEN: dict[str, tuple[Check, str, str, str, str]] = {
+BROKEN: dict[str, Broken] = {
     "a parameter's default": (checks.metadata, "templates/metadata.json", '"120"', '"121"', "stale"),
     "a setting's bound": (checks.reference_pages, "docs/reference/settings.md", "2 to 100", "2 to 101", "settings.md"),
     "an SQLSTATE": (checks.reference_pages, "docs/reference/database-errors.md", "53100", "53101", "database-errors"),
@@ -145,12 +142,6 @@ BROKEN: dict[str, tuple[Check, str, str, str, str]] = {
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_file_is_found(tree: Path, what: str) -> None:
-    check, name, before, after, said = BROKEN[what]
-    if check is checks.gcloud_takes_metadata and shutil.which("gcloud") is None:
+    if BROKEN[what][0] is checks.gcloud_takes_metadata and shutil.which("gcloud") is None:
         pytest.skip("gcloud is not on this machine")
-    path = tree / name
-    text = path.read_text()
-    assert before in text
-    path.write_text(text.replace(before, after, 1))
-    found = list(check(tree))
-    assert any(said in text for text in found), found
+    is_found(tree, BROKEN[what])

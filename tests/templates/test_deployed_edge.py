@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,8 @@ from templates.check_cloud_run import cloud_run
 from templates.check_edge import edge, kustomize
 from templates.check_terraform import terraform
 from templates.patches import patched
+from tests.templates.conftest import Broken, is_found
 
-Check = Callable[[Path], Iterator[str]]
 MANIFEST = "templates/kubernetes/edge.yaml"
 SPOOL = "templates/kubernetes/spool/kustomization.yaml"
 SERVICE = "terraform/edge.tf"
@@ -180,7 +179,7 @@ BROKEN_SERVICE: dict[str, tuple[str, str, str]] = {
     ),
     "a block": ("startup_probe {", "start_probe {", "lacks something"),
 }
-BROKEN: dict[str, tuple[Check, str, str, str, str]] = {
+BROKEN: dict[str, Broken] = {
     **{f"manifest: {what}": (edge, MANIFEST, *change) for what, change in BROKEN_MANIFEST.items()},
     **{f"spool: {what}": (edge, SPOOL, *change) for what, change in BROKEN_SPOOL.items()},
     **{f"Cloud Run: {what}": (cloud_run, SERVICE, *change) for what, change in BROKEN_SERVICE.items()},
@@ -195,13 +194,7 @@ BROKEN: dict[str, tuple[Check, str, str, str, str]] = {
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_broken_file_is_found(tree: Path, what: str) -> None:
-    check, name, before, after, said = BROKEN[what]
-    path = tree / name
-    text = path.read_text()
-    assert before in text
-    path.write_text(text.replace(before, after, 1))
-    found = list(check(tree))
-    assert any(said in text for text in found), found
+    is_found(tree, BROKEN[what])
 
 
 def test_patches_that_kubectl_understands_otherwise_are_found(tree: Path) -> None:

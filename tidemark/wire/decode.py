@@ -71,17 +71,17 @@ class Decoder:
 
     def accept(self, item: Body, into: Columns, publish_time: int, now_us: int) -> None:
         """Append the point or points of one body."""
+        points: Sequence[Point]
         if item.points is UNSET:
             if item.metric is UNSET or item.event_time is UNSET or item.value is UNSET:
                 raise RejectedError(Reason.MISSING_FIELD, MISSING)
-            self.accept_points(
-                item, [Point(item.metric, item.event_time, item.value, item.attributes)], into, publish_time, now_us
-            )
-            return
-        check_head(item)
-        if not item.points:
-            raise RejectedError(Reason.EMPTY_MESSAGE, "the batch has no points")
-        self.accept_points(item, item.points, into, publish_time, now_us)
+            points = [Point(item.metric, item.event_time, item.value, item.attributes)]
+        else:
+            check_head(item)
+            points = item.points
+            if not points:
+                raise RejectedError(Reason.EMPTY_MESSAGE, "the batch has no points")
+        self.accept_points(item, points, into, publish_time, now_us)
 
     def accept_points(self, item: Body, points: Sequence[Point], into: Columns, publish_time: int, now_us: int) -> None:
         """Append points of one project and source.
