@@ -263,6 +263,14 @@ def test_new_series_beyond_the_most_are_refused_by_point_and_known_ones_flow(
     assert len(columns.series) == 4
 
 
+def test_a_spool_without_room_is_507_and_says_when(edge: Start, bus: Bus, token: str, tmp_path: Path) -> None:
+    running = edge("--publish_timeout_s=0.3", f"--spool_dir={tmp_path / 'spool'}", f"--spool_free_bytes={1 << 50}")
+    bus.server.kill()
+    status, headers, answer = post(running, json.dumps(point()).encode(), token)
+    assert (status, headers["retry-after"]) == (507, "30")
+    assert "free" in answer["error"]
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_the_spool_of_a_lost_node_is_flushed(
     edge: Start, bus: Bus, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, before: bool

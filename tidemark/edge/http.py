@@ -214,7 +214,7 @@ class Door:
 
     def _kept(self, request: Request, verdict: Verdict, spooled: bool | TidemarkError) -> None:
         if isinstance(spooled, FullError):
-            self._refuse(request, _AnswerError(Status.FULL, str(spooled)))
+            self._refuse(request, _AnswerError(Status.FULL, str(spooled), wait_s=_LONGEST_RETRY_S))
         elif isinstance(spooled, RefusedError):
             self._verdict(request, none_accepted(contract.REFUSED_BY_BUS, str(spooled)))
         elif isinstance(spooled, TidemarkError):
