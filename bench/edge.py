@@ -5,8 +5,8 @@
 `post`: requests of 1 and of 500 points, each server in turn, medians of `--rounds`; Telegraf's `http_listener_v2` with
 `discard`, and VictoriaMetrics' JSON import, stand beside it where they are given. `delay`: from when a request was due to
 its answer, at 60 % of what it takes. `memory`: idle, a connection, and under bodies that are large, slow or bombs.
-`spool`: messages into a spool and out of it. `pipeline`: CPU a point of the whole job, points posted one by one through
-the edge against messages of one point. Needs wrk.
+`spool`: messages into a spool and out of it. `pipeline`: CPU a point of the job and its database, working off a backlog of
+points that were posted one by one to the edge, and one of messages of one point. Needs wrk.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import load
@@ -39,8 +40,9 @@ from tidemark.local.stack import TOPIC, Stack
 Bars = dict[str, tuple[float, str, float]]
 Figures = dict[str, object]
 BUDGET = 64 << 20
-PIPELINE_POINTS = 120_000
-PIPELINE_RATE = 3_000
+PIPELINE_POINTS = 250_000
+PIPELINE_SECONDS = 25
+"""Posting takes so long, for about as many points."""
 
 
 ONE, ONE_OF_FEW, MANY = "1 point, 256 connections", "1 point, 64 connections", f"{BATCH} points, 16 connections"
@@ -215,84 +217,71 @@ def spool(_: argparse.Namespace) -> tuple[Figures, Bars]:
 
 
 def pipeline(_: argparse.Namespace) -> tuple[Figures, Bars]:
-    """CPU microseconds a point of the job and its database: the same points as messages, and through the edge."""
-    found = {way: _of_the_job(way) for way in ("messages", "edge")}
+    """CPU microseconds a point with which the job and its database work off a backlog: of messages, and of the edge's."""
+    found = {way: _of_the_job(fill) for way, fill in (("messages", _published), ("edge", _posted_to))}
     saved = found["messages"]["job"] + found["messages"]["database"] - found["edge"]["job"] - found["edge"]["database"]
     return {"cpu_us_a_point": found, "saved_us_a_point": round(saved, 1)}, {
         "pipeline_saved_us": (round(saved, 1), ">=", 0)
     }
 
 
-def _of_the_job(way: str) -> dict[str, float]:
+def _of_the_job(fill: Callable[[str], tuple[int, float]]) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="tidemark-bench-") as directory:
         stack = Stack(Path(directory) / "state")
         environment = stack.up()
+        points, own = fill(environment["PUBSUB_EMULATOR_HOST"])
         job = Job(environment, Path(directory) / "ingest.log", "--horizon_s=20")
+        database = stack.postgres.process()
+        assert database is not None
+
+        def cpu() -> dict[str, float]:
+            return {
+                name: rig.cpu_seconds(rig.processes(pid))
+                for name, pid in (("job", job.pid), ("database", database.pid))
+            }
+
         try:
             job.wait_ready()
-            return _driven(way, stack, environment, job)
+            before = cpu()
+            _until_stored(job, points)
+            spent = {name: after - before[name] for name, after in cpu().items()} | {"edge": own}
         finally:
             job.kill()
             stack.down(purge=True)
+    return {name: round(seconds / points * 1e6, 1) for name, seconds in spent.items()}
 
 
-def _driven(way: str, stack: Stack, environment: dict[str, str], job: Job) -> dict[str, float]:
-    address = environment["PUBSUB_EMULATOR_HOST"]
-    first = time.time_ns() // 1_000_000 - PIPELINE_POINTS
-    seconds = PIPELINE_POINTS // PIPELINE_RATE
-
-    def text(number: int, project: str = "") -> bytes:
-        return b'{%b"source":"s%d","metric":"m","event_time":%d,"value":%d.5}' % (
-            project.encode(),
-            number % 1000,
-            first + number,
-            number,
-        )
-
-    def cpu() -> dict[str, float]:
-        database = stack.postgres.process()
-        assert database is not None
-        return {
-            "job": rig.cpu_seconds(rig.processes(job.pid)),
-            "database": rig.cpu_seconds(rig.processes(database.pid)),
-        }
-
-    if way == "messages":
-        plan = [
-            [
-                rig.request(TOPIC, [(text(n, '"project":"bench",'), first + n) for n in range(k, k + 100)])
-                for k in range(second * PIPELINE_RATE, (second + 1) * PIPELINE_RATE, 100)
-            ]
-            for second in range(seconds)
+def _published(address: str) -> tuple[int, float]:
+    """Messages of one point; how many."""
+    first = time.time_ns() // 1_000_000 - 10**9
+    requests = []
+    for begin in range(0, PIPELINE_POINTS, 1000):
+        texts = [
+            b'{"project":"bench","source":"s%d","metric":"m","event_time":%d,"value":24.5}' % (n % 1000, first + 4 * n)
+            for n in range(begin, begin + 1000)
         ]
-        before = cpu()
-        publisher = rig.Publisher(address, plan, time.time() + 1)
-        publisher.start()
-        found = _until_stored(job, seconds * PIPELINE_RATE)
-        own = 0.0
-    else:
-        with edge(address, TOPIC) as (pid, port, token):
-            before, own = cpu(), rig.cpu_seconds([pid])
-            told = load.opened(
-                port,
-                lambda n: load.request(POINTS, token, text(n)),
-                rate=PIPELINE_RATE,
-                seconds=seconds,
-                connections=256,
-            )
-            assert not told["bad"] + told["unanswered"], told
-            found = _until_stored(job, int(told["requests"]))
-            own = rig.cpu_seconds([pid]) - own
-    spent = {name: (after - before[name]) / found * 1e6 for name, after in cpu().items()}
-    return {name: round(each, 1) for name, each in {**spent, "edge": own / found * 1e6}.items()}
+        requests.append(rig.request(TOPIC, [(text, first + 4 * begin) for text in texts]))
+    publisher = rig.Publisher(address, [requests], time.time())
+    publisher.start()
+    publisher.join()
+    return PIPELINE_POINTS, 0.0
 
 
-def _until_stored(job: Job, points: int) -> int:
+def _posted_to(address: str) -> tuple[int, float]:
+    """Points posted one by one; how many at least, and CPU seconds of the edge."""
+    with edge(address, TOPIC) as (pid, port, token):
+        before = rig.cpu_seconds([pid])
+        url = f"http://127.0.0.1:{port}"
+        told = load.closed(url, POINTS, one_point(), token=token, connections=256, seconds=PIPELINE_SECONDS)
+        assert not told["bad"], told
+        return int(told["requests"]), rig.cpu_seconds([pid]) - before
+
+
+def _until_stored(job: Job, points: int) -> None:
     until = time.monotonic() + 300
     while job.latest.get("inserted", 0) < points and time.monotonic() < until:
         time.sleep(0.1)
     assert job.latest.get("inserted", 0) >= points, job.latest
-    return points
 
 
 CASES = {"post": post, "delay": delay, "memory": memory, "spool": spool, "pipeline": pipeline}
