@@ -32,8 +32,10 @@ ALLOWED = {
     "tidemark/store": {"tidemark.wire"},
     "tidemark/warehouse": {"tidemark.wire"},
     "tidemark/bus": {"tidemark.wire"},
-    "tidemark/http": set(),
-    "tidemark/edge": {"tidemark.wire", "tidemark.bus", "tidemark.http"},
+    "tidemark/net": set(),
+    "tidemark/http": {"tidemark.net"},
+    "tidemark/mqtt": set(),
+    "tidemark/edge": {"tidemark.wire", "tidemark.bus", "tidemark.http", "tidemark.mqtt", "tidemark.net"},
     "tidemark/operate": {
         "tidemark.wire",
         "tidemark.store",

@@ -374,10 +374,72 @@ EDGE = (
     ),
     Setting("http_port", int, "8080", "The port at which HTTP is served; 0: any that is free.", 0, 65_535),
     Setting(
+        "device_address",
+        str,
+        "127.0.0.1",
+        "The address at which MQTT, lines over TCP and datagrams are taken; 0.0.0.0 is every address of this machine.",
+        pattern=r"[0-9A-Za-z.:%_-]+",
+        shape="an IP address or a host name",
+    ),
+    Setting(
+        "mqtt_port",
+        int,
+        None,
+        "The port at which MQTT is served, commonly 1883, or 8883 with TLS; 0: any that is free. Without it none is.",
+        0,
+        65_535,
+    ),
+    Setting(
+        "tcp_port",
+        int,
+        None,
+        "The port at which lines over TCP are taken; 0: any that is free. Without it none are.",
+        0,
+        65_535,
+    ),
+    Setting(
+        "udp_ports",
+        str,
+        None,
+        "Ports at which datagrams are taken, each with the project whose they are: PORT=PROJECT, separated by commas. A "
+        "datagram carries no proof of who has sent it.",
+        pattern=r"\d{1,5}=[^,]+(,\d{1,5}=[^,]+)*",
+        shape="PORT=PROJECT, or several separated by commas",
+    ),
+    Setting(
+        "udp_networks",
+        str,
+        "127.0.0.0/8,::1/128",
+        "Networks from which datagrams are taken, separated by commas; others are counted.",
+    ),
+    Setting(
+        "max_packet_bytes",
+        int,
+        "1048576",
+        "Most bytes of a packet of MQTT, and of a line over TCP.",
+        1024,
+        64 << 20,
+    ),
+    Setting(
+        "mqtt_sessions",
+        str,
+        None,
+        "File in which it is kept which clients of MQTT have a session, so that they are known after a restart.",
+    ),
+    Setting(
+        "mqtt_session_present",
+        str,
+        "known",
+        "What a client that asks for its session is told: that there is one if it is known here, or always, where several "
+        "edges stand behind one name. A client of MQTT 5 that is told there is none throws away what was not acknowledged.",
+        choices={"known": "If it is known here", "always": "Always"},
+    ),
+    Setting(
         "tls_certificate",
         str,
         None,
-        "File with the certificate chain, in PEM: HTTPS is served, of TLS 1.2 and up. Read again at SIGHUP.",
+        "File with the certificate chain, in PEM: HTTP, MQTT and lines over TCP are served with TLS 1.2 and up only. Read "
+        "again at SIGHUP.",
     ),
     Setting("tls_key", str, None, "File with its private key, in PEM."),
     Setting(
@@ -385,6 +447,12 @@ EDGE = (
         str,
         None,
         "File with certificates, in PEM: clients need one that they have signed, and a token.",
+    ),
+    Setting(
+        "tls_client_projects",
+        flag,
+        "false",
+        "MQTT and lines over TCP: a client's certificate is enough, without a token: the subject's common name is its project.",
     ),
     PUBLISH_TIMEOUT_S,
     Setting(
@@ -400,8 +468,8 @@ EDGE = (
         "client_timeout_s",
         float,
         "10",
-        "How long a client may take for a request's head, for its body (and a second more for each 16 KiB of it), for taking "
-        "its answers, and for the handshake of TLS.",
+        "How long a client may take for a request's head, for its body or a device's message (and a second more for each 16 "
+        "KiB of it), for saying who it is, for taking its answers, and for the handshake of TLS.",
         1,
         3600,
     ),

@@ -45,8 +45,15 @@ class Running:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.process.communicate()[1]
-        self.url = json.loads(line)["url"]
+        ready = json.loads(line)
+        self.url = ready["url"]
         self.port = int(self.url.rpartition(":")[2])
+        self.device_ports = {
+            kind: [int(address.rpartition(":")[2]) for address in ready[kind]]
+            for kind in ("mqtt", "tcp", "udp")
+            if kind in ready
+        }
+        """Of `mqtt`, `tcp` and `udp`, where they are served."""
 
     def metric(self, name: str) -> float:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as answer:

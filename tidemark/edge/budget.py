@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
+
+_WOKEN: Final = 8
+"""Of those that wait, when something is given back: each of them gives back in turn."""
 
 
 @dataclass
@@ -19,6 +25,7 @@ class Budget:
     most: int
     used: int = 0
     _by_project: dict[str, int] = field(default_factory=dict)
+    _waiting: deque[Callable[[], None]] = field(default_factory=deque)
 
     def take(self, project: str, size: int) -> bool:
         """Reserve; whether there is room. What is the project's only request may take all that is free."""
@@ -38,3 +45,10 @@ class Budget:
             self._by_project[project] = left
         else:
             del self._by_project[project]
+        if self._waiting:
+            for _ in range(min(_WOKEN, len(self._waiting))):
+                self._waiting.popleft()()
+
+    def wait(self, again: Callable[[], None]) -> None:
+        """Have it called once, soon after something is given back; it tries again then, and may find no room."""
+        self._waiting.append(again)

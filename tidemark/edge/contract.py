@@ -129,5 +129,14 @@ REASONS: Final = {
     REFUSED_BY_BUS: "Pub/Sub does not take the message, now or later",
 }
 """Those that the pipeline does not have."""
+FORBIDDEN: Final = "forbidden"
+BAD_TOPIC: Final = "bad_topic"
+NOT_KEPT: Final = "not_kept"
+DEVICE_REASONS: Final = {
+    FORBIDDEN: "points of another project or source than the token's; over HTTP the whole body is 403 then",
+    BAD_TOPIC: "MQTT: the message's topic is not one of those that have a meaning",
+    NOT_KEPT: "UDP: the bus did not take it, and there is no spool, or it is full",
+}
+"""Those that only devices meet."""
 LISTED: Final = 100
 """Refused points that are told one by one; `more` says how many others there are."""

@@ -30,6 +30,18 @@ COUNTERS: Final[dict[str, Known]] = {
     "published": Known((), "Messages that Pub/Sub confirmed."),
     "publish_calls": Known((), "Calls to Pub/Sub."),
     "publish_retries": Known((), "Calls repeated, since the one before failed or nobody knows what became of it."),
+    "stamped": Known(("project",), "Points of MQTT that had no time of their own and were given that of the edge."),
+    "connects": Known(("listener", "outcome"), "Connections of devices that said who they are, or were refused."),
+    "disconnects": Known(("listener", "reason"), "Ends of connections of devices, but for those that were lost."),
+    "wills": Known(("project",), "Wills of MQTT; none is ever published."),
+    "subscriptions_refused": Known((), "Filters that clients of MQTT wanted to subscribe to."),
+    "partial_lines": Known((), "Last lines over TCP without a line feed; they are not taken."),
+    "datagrams": Known(
+        ("project", "outcome"),
+        "Datagrams read: `accepted`; `refused`, all or some of its points; `not_kept`, since the bus did not take them; "
+        "`not_allowed`, by the address of their sender.",
+    ),
+    "datagrams_dropped": Known(("project",), "Datagrams that the kernel had no room for."),
     "body_bytes": Known(("project",), "Bytes of bodies as they came."),
 }
 GAUGES: Final = {

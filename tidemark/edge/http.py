@@ -22,9 +22,10 @@ from tidemark.edge import contract
 from tidemark.edge.budget import Budget
 from tidemark.edge.contract import Status
 from tidemark.edge.counters import Counters
-from tidemark.edge.intake import ForbiddenError, Intake, TooLargeError, Verdict, none_accepted
+from tidemark.edge.intake import ForbiddenError, Intake, TooLargeError
 from tidemark.edge.spool import FullError
 from tidemark.edge.tokens import Grant, Tokens
+from tidemark.edge.verdict import Verdict, none_accepted
 from tidemark.errors import RefusedError, TidemarkError
 from tidemark.http.request import Headers, Request
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from tidemark.bus.publisher import BYTES_A_CALL, Publisher
-from tidemark.edge.contract import LISTED, SERIES_LIMIT
+from tidemark.edge.contract import FORBIDDEN, LISTED, SERIES_LIMIT
 from tidemark.edge.pack import PACK_BYTES, Clock, Pack, Together
 from tidemark.edge.spool import Spool
 from tidemark.edge.tokens import Grant
+from tidemark.edge.verdict import Rejected, Verdict, none_accepted, position, verdict_on
 from tidemark.errors import TidemarkError, UnavailableError
 from tidemark.wire.block import Columns
 from tidemark.wire.decode import Decoder
@@ -39,29 +38,12 @@ class TooLargeError(TidemarkError):
     """The body is larger than is taken; none of it is."""
 
 
-class Rejected(NamedTuple):
-    """A refused point, or with no index all of the body."""
+class Taken(NamedTuple):
+    """What became of bodies in a row: how many they are, the verdict on all their points, and what those are in."""
 
-    at: int | None
-    reason: str
-    detail: str
-
-
-@dataclass
-class Verdict:
-    """What became of a body's points.
-
-    Attributes:
-        accepted: How many are taken.
-        rejected: Those that are not, as far as they are listed.
-        refused: How many are not by reason, listed or not.
-        spooled: They are on the disk and not yet in the bus.
-    """
-
-    accepted: int
-    rejected: list[Rejected] = field(default_factory=list)
-    refused: dict[str, int] = field(default_factory=dict)
-    spooled: bool = False
+    bodies: int
+    verdict: Verdict
+    kept: Pack | Together | None
 
 
 class Intake:
@@ -86,7 +68,7 @@ class Intake:
         self._max_series = max_series
         self._series: dict[str, set[int]] = {}
         self._packs: dict[str, dict[int, Pack]] = {}
-        self._clock = Clock()
+        self.clock = Clock()
         self._keeping: set[asyncio.Future[None]] = set()
 
     def unpack(self, body: bytes, encoding: str) -> bytes | Verdict:
@@ -117,20 +99,72 @@ class Intake:
         Raises:
             ForbiddenError: it has points that its sender may not send; nothing is published.
         """
-        now = self._clock.now()
+        now = self.clock.now()
         columns = Columns()
         at_once = self._decoder.decode(Message(text, {"project": grant.project}, now, ""), columns, now)
         self._check(columns, grant)
-        verdict = _verdict(columns)
+        verdict = verdict_on(columns)
         chosen = self._within_series(columns, grant, verdict) if grant.max_series or self._max_series else None
         grant.charge(verdict.accepted)
         if not verdict.accepted:
             return verdict, None
         whole = chosen is None and not verdict.refused
         if whole and len(text) <= self._most_bytes:
-            return verdict, self._pack(text, columns, grant.project, now, joined=at_once)
+            line = text.rstrip()
+            if len(columns.series) == 1:
+                line = line.replace(b"\n", b" ")  # over several lines, none of which is inside a text
+            joined = at_once and text.startswith(b"{") and b"\n" not in line
+            return verdict, self._pack(line if joined else text, columns, grant.project, now, joined=joined)
         left = range(len(columns.series)) if chosen is None else chosen
         return verdict, self._in_parts(columns, left, grant.project, now)
+
+    def take_each(self, texts: Sequence[bytes], grant: Grant) -> list[Taken]:
+        """As `take`, for many bodies of one sender that come together: read by one call as long as nothing is wrong.
+
+        What comes later is accepted later: of two values of one point that of the later body is kept. A body that may not
+        be sent is refused, with the reason `forbidden`, and leaves the others as they are.
+
+        Args:
+            texts: Not compressed.
+            grant: Of their sender.
+
+        Returns:
+            What became of them, in their order, each for one or several in a row.
+        """
+        if len(texts) > 1:
+            taken = self._take_together(texts, grant)
+            if taken is not None:
+                return [taken]
+            half = len(texts) // 2  # whatever is the matter with one of them, most are read together
+            return self.take_each(texts[:half], grant) + self.take_each(texts[half:], grant)
+        try:
+            return [Taken(len(texts), *self.take(texts[0], grant))] if texts else []
+        except ForbiddenError as error:
+            return [Taken(1, none_accepted(FORBIDDEN, str(error)), None)]
+
+    def _take_together(self, texts: Sequence[bytes], grant: Grant) -> Taken | None:
+        """Take texts that are good as lines of one; None: nothing is taken, and each has to be looked at by itself."""
+        text = b"\n".join(texts)
+        # each line is an object of its own, whatever the others are
+        if text.count(b"}\n{") != text.count(b"\n") or not text.startswith(b"{"):
+            return None
+        now = self.clock.now()
+        columns = Columns()
+        if len(text) > self._most_bytes or not self._decoder.decode(
+            Message(text, {"project": grant.project}, now, ""), columns, now
+        ):
+            return None
+        try:
+            self._check(columns, grant)
+        except ForbiddenError:
+            return None
+        verdict = verdict_on(columns)
+        if (grant.max_series or self._max_series) and self._within_series(columns, grant, verdict) is not None:
+            return None
+        if len(set(zip(columns.series, columns.event_time, strict=True))) < len(columns.series):
+            return None  # one message has one value of a point, or else the greater one is kept and not the later
+        grant.charge(verdict.accepted)
+        return Taken(len(texts), verdict, self._pack(text, columns, grant.project, now, joined=True))
 
     async def drained(self) -> None:
         """Wait until nothing is on its way to the bus or the disk."""
@@ -165,21 +199,18 @@ class Intake:
         verdict.refused[SERIES_LIMIT] = len(refused)
         detail = f"the project has its {most} series, and this one is new"
         for at in refused[: LISTED - len(verdict.rejected)]:
-            verdict.rejected.append(Rejected(_position(at, columns), SERIES_LIMIT, detail))
+            verdict.rejected.append(Rejected(position(at, columns), SERIES_LIMIT, detail))
         return [at for at, series in enumerate(columns.series) if series not in beyond]
 
-    def _pack(self, text: bytes, columns: Columns, project: str, now: int, *, joined: bool) -> Pack:
-        """Put a text that is good as it is into the pack of its window, or into one of its own."""
+    def _pack(self, line: bytes, columns: Columns, project: str, now: int, *, joined: bool) -> Pack:
+        """Put a text that is good as it is into one of its own, or, if it may be joined to others, into that of its window."""
         times = columns.event_time
         earliest = times[0] if len(times) == 1 else min(times)
-        if not joined or len(text) > _JOINED_BYTES or len(times) > _JOINED_POINTS or not text.startswith(b"{"):
-            return self._alone(text, earliest, project, now)
+        if not joined or len(line) > _JOINED_BYTES or len(times) > _JOINED_POINTS:
+            return self._alone(line, earliest, project, now)
         window, latest = earliest // self._window_us, max(times)
-        line = text.rstrip()
-        if len(times) > 1 and (latest // self._window_us != window or b"\n" in line):
-            return self._alone(text, earliest, project, now)
-        if len(times) == 1:
-            line = line.replace(b"\n", b" ")  # over several lines, none of which is inside a text
+        if latest // self._window_us != window:
+            return self._alone(line, earliest, project, now)
         points = [hash((columns.keys[series], at)) for series, at in zip(columns.series, times, strict=True)]
         packs = self._packs.setdefault(project, {})
         pack = packs.get(window)
@@ -259,30 +290,3 @@ class Intake:
                 pack.fail(error if isinstance(error, TidemarkError) else UnavailableError(f"Not kept: {error}."))
 
         kept.add_done_callback(done)
-
-
-def _verdict(columns: Columns) -> Verdict:
-    letters = columns.dead_letters
-    if not letters:
-        return Verdict(len(columns.series))
-    rejected = [
-        Rejected(letter.position if letter.position >= 0 else None, letter.reason, letter.detail)
-        for letter in letters[:LISTED]
-    ]
-    refused: Counter[str] = Counter()
-    for letter in letters:
-        refused[letter.reason] += letter.points
-    return Verdict(len(columns.series), rejected, refused)
-
-
-def none_accepted(reason: str, detail: str) -> Verdict:
-    """The verdict on a body of which nothing is taken."""
-    return Verdict(0, [Rejected(None, reason, detail)], {reason: 1})
-
-
-def _position(at: int, columns: Columns) -> int:
-    """Which element of the body the accepted point is: those that were refused stand between them."""
-    for letter in columns.dead_letters:
-        if 0 <= letter.position <= at:
-            at += letter.points
-    return at

@@ -1,6 +1,6 @@
 """The edge as a process: listeners over one intake and one publisher, from the settings to the last answer.
 
-settings ─▶ publisher, spool ─▶ intake ─▶ http
+settings ─▶ publisher, spool ─▶ intake ─▶ http, mqtt, tcp, udp
 a signal: not ready ─▶ no new connections ─▶ what is in flight is answered ─▶ end
 """
 
@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import gc
 import resource
-import ssl
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -22,16 +21,21 @@ from prometheus_client import CollectorRegistry
 from tidemark.bus.publisher import Publisher, async_channel
 from tidemark.edge.budget import Budget
 from tidemark.edge.counters import Counters, Shown
+from tidemark.edge.devices import Devices
 from tidemark.edge.flush import drain
 from tidemark.edge.http import Door
 from tidemark.edge.intake import Intake
 from tidemark.edge.spool import Spool
+from tidemark.edge.stream import Desk
 from tidemark.edge.tokens import Tokens
 from tidemark.errors import UsageError
 from tidemark.exposition import serve_registry
 from tidemark.http.bounds import Bounds, Open
 from tidemark.http.connection import Connection
 from tidemark.logs import log
+from tidemark.net.listen import address_of, listen
+from tidemark.net.peers import Peers
+from tidemark.net.tls import Tls
 from tidemark.program import event
 from tidemark.settings import Values
 from tidemark.wire.limits import Limits
@@ -64,8 +68,20 @@ class Edge:
         self.budget = Budget(values.inflight_bytes)
         self._channel = channel
         self._draining = False
-        self._open = Open()
-        self._bounds = Bounds(values.client_timeout_s, connections=values.max_connections)
+        self.peers = Peers(values.max_connections)
+        self._open = Open(self.peers)
+        self._bounds = Bounds(values.client_timeout_s)
+        desk = Desk(
+            self.intake,
+            self.tokens,
+            self.budget,
+            self.counters,
+            self.peers,
+            values.client_timeout_s,
+            min(values.max_packet_bytes, limits.max_message_bytes),
+            names=values.tls_client_projects,
+        )
+        self._devices = Devices(values, desk)
         self.door = Door(
             intake=self.intake,
             tokens=self.tokens,
@@ -94,28 +110,30 @@ class Edge:
             UsageError: the address cannot be listened at.
         """
         loop = asyncio.get_running_loop()
-        _allow_files(self._bounds.connections)
+        _allow_files(self.peers.most)
         _collect_seldom()
         self._metrics()
+        tls = self.tls.context if self.tls else None
+        values = self._values
+        server = await listen(
+            lambda: Connection(self.door, self._bounds, self._open),
+            "--http_port",
+            values.http_address,
+            values.http_port,
+            tls,
+            self._bounds.slow_s,
+            BACKLOG,
+        )
         try:
-            server = await loop.create_server(
-                lambda: Connection(self.door, self._bounds, self._open),
-                self._values.http_address,
-                self._values.http_port,
-                ssl=self.tls,
-                ssl_handshake_timeout=self._bounds.slow_s if self.tls else None,
-                backlog=BACKLOG,
-            )
-        except OSError as error:
-            where = f"{self._values.http_address}:{self._values.http_port}"
-            raise UsageError(f"--http_port: {where} cannot be listened at: {error.strerror}.") from None
-        host, port = server.sockets[0].getsockname()[:2]
-        scheme = "https" if self.tls else "http"
-        shown = f"[{host}]" if ":" in host else host
+            addresses = await self._devices.listen(tls, BACKLOG)
+        except UsageError:
+            server.close()
+            raise
+        scheme = "https" if tls else "http"
         tasks: list[asyncio.Task[None]] = [loop.create_task(self._sweep()), loop.create_task(self._look_for_bus())]
         if self.spool is not None:
             tasks.append(loop.create_task(drain(self.spool, self.publisher)))
-        event("ready", url=f"{scheme}://{shown}:{port}", topic=self._values.topic)
+        event("ready", url=f"{scheme}://{address_of(server)}", topic=values.topic, **addresses)
         wish = loop.create_task(stopped.wait())
         try:
             ended, _ = await asyncio.wait([wish, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -129,30 +147,26 @@ class Edge:
             await self._channel.close()
             if self.spool is not None:
                 self.spool.close()
-        event("drained", open_connections=len(self._open.all))
+            self._devices.close()
+        event("drained", open_connections=len(self.peers.all))
 
     def reload(self) -> None:
         """Read the certificates again; those that are in use stay where they cannot be."""
-        if self.tls is None:
-            return
-        try:
-            # first where nothing is lost: of a pair that does not match a context keeps the half, and can serve nobody
-            _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._values)
-            _load(self.tls, self._values)
-        except (OSError, ssl.SSLError) as error:
-            log.error("The certificate cannot be read again, and the one in use stays: %s.", error)  # it says all
+        if self.tls is not None:
+            self.tls.reload()
 
     async def _drain(self, server: asyncio.Server) -> None:
         self._draining = True
         server.close()
-        for connection in list(self._open.all):
+        self._devices.stop_listening()
+        for connection in list(self.peers.all):
             connection.shut_down()
         until = time.monotonic() + self._values.drain_s
-        while self._open.at_work() and time.monotonic() < until:  # noqa: ASYNC110  # seldom, and what ends it has many places
+        while self.peers.at_work() and time.monotonic() < until:  # noqa: ASYNC110  # seldom, and what ends it has many places
             await asyncio.sleep(DRAIN_LOOK_S)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.intake.drained(), max(0.1, until - time.monotonic()))
-        for connection in list(self._open.all):
+        for connection in list(self.peers.all):
             connection.close()
         await asyncio.sleep(0)
 
@@ -162,15 +176,17 @@ class Edge:
         while True:
             self._open.date = b"date: %b\r\n" % formatdate(time.time(), usegmt=True).encode()
             now = time.monotonic()
-            for connection in list(self._open.all):
+            for connection in list(self.peers.all):
                 connection.sweep(now)
             for status, number in self._open.by_status.items():
                 self.counters.count("requests", number, "protocol", str(status))
             self._open.by_status.clear()
+            self._devices.sweep()
             if self.tokens.due():
                 found = await loop.run_in_executor(None, self.tokens.look)
                 if found is not None and self.tokens.use(found):
                     log.info("%d tokens are in force.", len(self.tokens))
+                    self._devices.look_again()
             await asyncio.sleep(SWEEP_S)
 
     async def _look_for_bus(self) -> None:
@@ -185,7 +201,7 @@ class Edge:
         registry = CollectorRegistry(auto_describe=False)
         spool = self.spool
         gauges: dict[str, Callable[[], float]] = {
-            "connections": lambda: len(self._open.all),
+            "connections": lambda: len(self.peers.all),
             "inflight_bytes": lambda: self.budget.used,
             "spool_bytes": lambda: 0 if spool is None else spool.size,
             "tokens": lambda: len(self.tokens),
@@ -222,23 +238,9 @@ def _spool(values: Values) -> Spool | None:
     return Spool(Path(values.spool_dir), values.spool_bytes, values.spool_free_bytes)
 
 
-def _tls(values: Values) -> ssl.SSLContext | None:
+def _tls(values: Values) -> Tls | None:
     if values.tls_certificate is None:
         if values.tls_key or values.tls_client_ca:
             raise UsageError("--tls_certificate is missing, and --tls_key or --tls_client_ca is given.")
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        _load(context, values)
-        if values.tls_client_ca:
-            context.load_verify_locations(values.tls_client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(f"The certificate or its key cannot be used: {error}.") from None
-    return context
-
-
-def _load(context: ssl.SSLContext, values: Values) -> None:
-    # with no password a key that needs one is refused; without the argument it is asked for at the terminal
-    context.load_cert_chain(values.tls_certificate, values.tls_key, password="")
+    return Tls(values.tls_certificate, values.tls_key, values.tls_client_ca)

@@ -85,6 +85,11 @@ def new_token() -> str:
     return PREFIX + secrets.token_urlsafe(_BYTES)
 
 
+def digest(token: str) -> bytes:
+    """Its SHA-256, by which it is known."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
 def line_of(token: str, project: str, may: list[str], **more: Any) -> str:
     """The line by which a token is known."""
     line = Line(hashlib.sha256(token.encode()).hexdigest(), project, may, **more)
@@ -153,7 +158,11 @@ class Tokens:
 
     def grant(self, token: str) -> Grant | None:
         """What its bearer may; None: it is no token. Found by its SHA-256, so how long it takes says nothing about it."""
-        return self._grants.get(hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest())
+        return self._grants.get(digest(token))
+
+    def of(self, sha256: bytes) -> Grant | None:
+        """What the bearer of the token with this `digest` may now; None: it is not in force any more."""
+        return self._grants.get(sha256)
 
     def remembered(self, header: bytes) -> Grant | None:
         """The grant that was found for a header before; by equality of the whole of it, among good ones only."""

@@ -1,16 +1,11 @@
-"""What connections may do, and those that are open."""
+"""What connections may do, and what they share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
 
 from tidemark.http.heads import Heads
-
-if TYPE_CHECKING:
-    from tidemark.http.connection import Connection
-
-READ_BYTES: Final = 64 << 10
+from tidemark.net.peers import Peers
 
 
 @dataclass(frozen=True)
@@ -23,34 +18,26 @@ class Bounds:
         body_bytes_per_s: See there.
         head_bytes: Of the request line and all headers.
         idle_s: Between two requests.
-        connections: At once.
     """
 
     slow_s: float = 10.0
     body_bytes_per_s: int = 16 << 10
     head_bytes: int = 16 << 10
     idle_s: float = 75.0
-    connections: int = 10_000
 
 
 @dataclass
 class Open:
-    """The connections of a server.
+    """What the connections of a server share.
 
     Attributes:
-        all: Those that are open.
+        peers: Of the process.
         by_status: How many answers were given that belong to no request.
         date: The header of that name, set once a second.
         heads: What was parsed before.
-        buffer: What was read last; each takes out its own at once.
     """
 
-    all: set[Connection] = field(default_factory=set)
+    peers: Peers
     by_status: dict[int, int] = field(default_factory=dict)
     date: bytes = b""
     heads: Heads = field(default_factory=Heads)
-    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_BYTES)))
-
-    def at_work(self) -> bool:
-        """Any of them has a request that is not answered."""
-        return any(connection.at_work for connection in self.all)

@@ -79,7 +79,7 @@ class Connection(asyncio.BufferedProtocol):
         Args:
             handler: Of its requests.
             bounds: That it is held to.
-            among: It adds itself to these.
+            among: What it shares with others.
         """
         self._handler, self._bounds, self._among = handler, bounds, among
         self._parser: Any = httptools.HttpRequestParser(self)
@@ -112,8 +112,8 @@ class Connection(asyncio.BufferedProtocol):
         """Bound how many there are."""
         self._transport = made = transport  # type: ignore[assignment]
         made.set_write_buffer_limits(UNREAD_BYTES)  # type: ignore[attr-defined]
-        self._among.all.add(self)
-        beyond = len(self._among.all) - self._bounds.connections
+        self._among.peers.all.add(self)
+        beyond = self._among.peers.beyond()
         if beyond > _REFUSED_AT_ONCE:
             self._count(503)
             made.abort()  # type: ignore[attr-defined]
@@ -122,13 +122,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         """Tell whoever works on its requests."""
-        self._among.all.discard(self)
+        self._among.peers.all.discard(self)
         self._give_up()
         self._parser = None
 
     def get_buffer(self, _size: int) -> memoryview:
         """All read into the same one: what is read is taken out before the next read."""
-        return self._among.buffer
+        return self._among.peers.buffer
 
     def buffer_updated(self, size: int) -> None:
         """Parse what was read."""
@@ -138,7 +138,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._lingers > LINGER_BYTES and transport is not None:
                 transport.abort()
         elif not self._done():
-            data = bytes(self._among.buffer[:size])
+            data = bytes(self._among.peers.buffer[:size])
             at_rest = self._idle and not self._unparsed
             if at_rest and self._repeated(data):
                 return

@@ -1,0 +1,1 @@
+"""Tests; a package, or else one of that name that an installed distribution brings along would be in its place."""

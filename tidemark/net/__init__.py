@@ -1,0 +1,1 @@
+"""What listeners share, whatever is spoken there: the connections that are open, and TLS."""
