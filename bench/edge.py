@@ -1,12 +1,13 @@
 """The edge before the Pub/Sub stand-in: CPU a request, delays, memory, spool, and what it saves the pipeline.
 
-    python bench/edge.py [post] [delay] [memory] [spool] [pipeline] [--telegraf PATH] [--victoria-metrics PATH]
+    python bench/edge.py [post] [delay] [memory] [spool] [pipeline] [mqtt] [tcp] [udp] [idle] [--telegraf PATH] [--victoria-metrics PATH]
 
 `post`: requests of 1 and of 500 points, each server in turn, medians of `--rounds`; Telegraf's `http_listener_v2` with
 `discard`, and VictoriaMetrics' JSON import, stand beside it where they are given. `delay`: from when a request was due to
 its answer, at 60 % of what it takes. `memory`: idle, a connection, and under bodies that are large, slow or bombs.
 `spool`: messages into a spool and out of it. `pipeline`: CPU a point of the job and its database, working off a backlog of
-points that were posted one by one to the edge, and one of messages of one point. Needs wrk.
+points that were posted one by one to the edge, and one of messages of one point. `mqtt`, `tcp`, `udp`: CPU a message of one
+point, and how many a second are kept. `idle`: 5,000 clients of MQTT that only keep themselves alive. Needs wrk.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import devices
 import load
 import rig
 from servers import BATCH, POINTS, TOPIC_ALONE, Server, bus, edge, one_point, telegraf, victoria_metrics
@@ -284,7 +286,7 @@ def _until_stored(job: Job, points: int) -> None:
     assert job.latest.get("inserted", 0) >= points, job.latest
 
 
-CASES = {"post": post, "delay": delay, "memory": memory, "spool": spool, "pipeline": pipeline}
+CASES = {"post": post, "delay": delay, "memory": memory, "spool": spool, "pipeline": pipeline, **devices.CASES}
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 import load
@@ -57,6 +57,39 @@ def bus() -> Iterator[str]:
 @contextmanager
 def edge(address: str, topic: str = TOPIC_ALONE, *flags: str) -> Iterator[tuple[int, int, str]]:
     """Its pid, its port and a token."""
+    with _edge(address, topic, "--metrics_port=0", *flags) as (pid, ready, token):
+        yield pid, _port(ready["url"]), token
+
+
+class Devices(NamedTuple):
+    """An edge and its ports."""
+
+    pid: int
+    http: int
+    mqtt: int
+    tcp: int
+    udp: int
+    metrics: int
+    token: str
+
+
+@contextmanager
+def devices(address: str, *flags: str) -> Iterator[Devices]:
+    """An edge that takes whatever devices speak."""
+    metrics = free()
+    ports = ("--mqtt_port=0", "--tcp_port=0", "--udp_ports=0=bench", f"--metrics_port={metrics}")
+    with _edge(address, TOPIC_ALONE, *ports, *flags) as (pid, ready, token):
+        mqtt, tcp, udp = (_port(ready[kind][0]) for kind in ("mqtt", "tcp", "udp"))
+        yield Devices(pid, _port(ready["url"]), mqtt, tcp, udp, metrics, token)
+
+
+def _port(address: str) -> int:
+    return int(address.rpartition(":")[2])
+
+
+@contextmanager
+def _edge(address: str, topic: str, *flags: str) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """Its pid, what it says once it is ready, and a token."""
     token = new_token()
     tokens = load.state() / "tokens"
     tokens.write_text(line_of(token, "bench", ["write"]) + "\n")
@@ -64,7 +97,7 @@ def edge(address: str, topic: str = TOPIC_ALONE, *flags: str) -> Iterator[tuple[
     command = [sys.executable, "-m", "tidemark", "edge", f"--topic={topic}", f"--tokens=file:{tokens}", "--http_port=0"]
     began = time.monotonic()
     process = subprocess.Popen(
-        [*command, "--metrics_port=0", "--access_log_share=0", *flags],
+        [*command, "--access_log_share=0", *flags],
         env={**environment, "PUBSUB_EMULATOR_HOST": address},
         stdout=subprocess.PIPE,
         text=True,
@@ -73,7 +106,7 @@ def edge(address: str, topic: str = TOPIC_ALONE, *flags: str) -> Iterator[tuple[
     ready = json.loads(process.stdout.readline())
     print(f"edge ready after {time.monotonic() - began:.2f} s", file=sys.stderr)
     try:
-        yield process.pid, int(ready["url"].rpartition(":")[2]), token
+        yield process.pid, ready, token
     finally:
         process.terminate()
         process.wait()
