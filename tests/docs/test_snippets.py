@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -16,12 +15,15 @@ from typing import NamedTuple
 import pytest
 
 from pipelines.options import parse as parse_ingest
+from tests.bus.standin import Bus
 from tests.docs.test_names import PAGES
 from tests.edge.conftest import Running
 from tests.integration.points import query
+from tests.waiting import eventually
 from tidemark.cli import COMMANDS, parser
+from tidemark.edge.tokens import line_of, new_token
 from tidemark.errors import UsageError
-from tidemark.local.stack import DATASET, SUBSCRIPTION, TOPIC, Stack
+from tidemark.local.stack import DATASET, SUBSCRIPTION, Stack
 from tidemark.warehouse.clients import rest
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +49,9 @@ NOT_RUN = {
     ("docs/operations/edge.md", "tidemark token"): ELSEWHERE + "tests/edge/test_tokens.py and test_edge.py",
     ("docs/operations/edge.md", "kubectl"): CLUSTER,
     ("docs/operations/edge.md", "gcloud"): GOOGLE,
+    ("docs/operations/devices.md", "tidemark edge"): ELSEWHERE + "tests/edge, with other ports",
+    ("docs/operations/devices.md", "const esp_mqtt"): "needs an ESP32",
+    ("docs/operations/devices.md", "connection tidemark"): ELSEWHERE + "tests/edge/test_foreign_devices.py",
     ("docs/operations/flink.md", "python -m pipelines.ingest --runner"): FLINK,
     ("docs/operations/flink.md", "kubectl"): FLINK,
     ("docs/operations/runbook.md", "SELECT"): ELSEWHERE + "tests/store/test_roles.py, as tidemark_reader",
@@ -59,6 +64,7 @@ NOT_RUN_LINES = {
     "scripts/flink-test": FLINK,
     ".venv/bin/python -m pytest tests/wire": ELSEWHERE + "it is part of what runs this",
 }
+SENDS = re.compile(r"^(curl|mosquitto_pub|\(echo|echo) |import paho", re.MULTILINE)
 UNTIL_TOLD = re.compile(r"pipelines\.ingest|tidemark edge +#")
 REPLACED = {
     "…": "2026-01-01T00:00:00Z",
@@ -149,8 +155,8 @@ def test_a_snippet_runs(snippet: Snippet, stack: Stack, directory: Path) -> None
         list(client.query_and_wait(text))
     elif text.startswith("SELECT"):
         query(environment["TIDEMARK_DATABASE_URL"], text)
-    elif text.startswith("curl "):
-        _post(text, directory, environment)
+    elif SENDS.search(text):
+        _sent(text, directory)
     elif text.startswith("import "):
         _run([sys.executable, "-c", text], directory, environment)
     else:
@@ -169,21 +175,30 @@ def test_a_snippet_runs(snippet: Snippet, stack: Stack, directory: Path) -> None
                 Stack(directory / ".tidemark").down(purge=True)
 
 
-def _post(text: str, directory: Path, environment: dict[str, str]) -> None:
-    """Run a curl against an edge, as its page has it."""
-    if shutil.which("curl") is None:
-        pytest.skip("curl is not here")
-    tokens = Path(environment["TIDEMARK_TOKENS"].removeprefix("file:"))
-    edge = Running(environment["PUBSUB_EMULATOR_HOST"], tokens, f"--topic={TOPIC}")
+def _sent(text: str, directory: Path) -> None:
+    """Run what sends points to an edge; its page names the usual ports, and the edge has others."""
+    tool = re.search(r"\b(curl|mosquitto_pub|ncat|nc)\b", text)
+    if tool is not None and shutil.which(tool[1]) is None:
+        pytest.skip(f"{tool[1]} is not here")
+    (directory / "tokens").write_text(line_of(token := new_token(), "cams", ["write"]) + "\n")
+    (directory / "points.jsonl").write_text('{"source":"a","metric":"m","event_time":1769860800000,"value":1}\n')
+    bus = Bus(directory / "pubsub")
+    edge = Running(bus.address, directory / "tokens", "--mqtt_port=0", "--tcp_port=0", "--udp_ports=0=cams")
+    (mqtt,), (tcp,), (udp,) = (edge.device_ports[kind] for kind in ("mqtt", "tcp", "udp"))
+    for usual, port in (
+        (":8080", f":{edge.port}"),
+        (" 8094", f" {tcp}"),
+        (" 8095", f" {udp}"),
+        ("mosquitto_pub", f"mosquitto_pub -p {mqtt}"),
+    ):
+        text = text.replace(usual, port)
+    command = [sys.executable, "-c"] if text.startswith("import ") else ["bash", "-ec"]
     try:
-        said = _run(
-            ["bash", "-ec", text.replace("127.0.0.1:8080", f"127.0.0.1:{edge.port}")],
-            directory,
-            {**environment, "TOKEN": environment["TIDEMARK_TOKEN"]},
-        )
-        assert json.loads(said) == {"accepted": 1, "rejected": []}
+        _run([*command, text], directory, {"TOKEN": token, "TIDEMARK_TOKEN": token, "MQTT_PORT": str(mqtt)})
+        eventually(lambda: edge.metric("points_accepted_total") == 1)
     finally:
         assert edge.stop()[0] == 0
+        bus.server.stop()
 
 
 def _run(command: list[str], directory: Path, environment: dict[str, str]) -> str:

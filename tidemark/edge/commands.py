@@ -1,4 +1,4 @@
-"""`tidemark edge`: takes points over HTTP and publishes them; a sender is answered when Pub/Sub has confirmed.
+"""`tidemark edge`: takes points over HTTP, MQTT, TCP and UDP and publishes them; a sender is answered when Pub/Sub has them.
 
 Ends in order by SIGINT or SIGTERM: what is in flight is answered first. SIGHUP reads the certificates again.
 """
@@ -20,7 +20,7 @@ from tidemark.settings import EDGE, FLUSH, require
 
 def add_parser(subparsers: Any) -> None:
     """Add the command."""
-    parser = subparsers.add_parser("edge", help="take points over HTTP", description=__doc__)
+    parser = subparsers.add_parser("edge", help="take points over HTTP, MQTT, TCP and UDP", description=__doc__)
     add_settings(parser, EDGE)
     parser.set_defaults(run=run)
     more = parser.add_subparsers(metavar="flush")
