@@ -23,6 +23,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "sources": "tidemark.operate.sources",
     "settings": "tidemark.operate.settings",
     "edge": "tidemark.edge.commands",
+    "serve": "tidemark.query.commands",
     "token": "tidemark.edge.token",
 }
 """The module of each, with `add_parser(subparsers)`, which sets `run`; imported when it is asked for."""

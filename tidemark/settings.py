@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from tidemark.errors import UsageError
@@ -361,18 +361,63 @@ PUBLISH_TIMEOUT_S = Setting(
     0.1,
     600,
 )
+HTTP_ADDRESS = Setting(
+    "http_address",
+    str,
+    "127.0.0.1",
+    "The address at which HTTP is served; 0.0.0.0 is every address of this machine.",
+    pattern=r"[0-9A-Za-z.:%_-]+",
+    shape="an IP address or a host name",
+)
+HTTP_PORT = Setting("http_port", int, "8080", "The port at which HTTP is served; 0: any that is free.", 0, 65_535)
+TLS_CERTIFICATE = Setting(
+    "tls_certificate",
+    str,
+    None,
+    "File with the certificate chain, in PEM: HTTP, MQTT and lines over TCP are served with TLS 1.2 and up only. Read "
+    "again at SIGHUP.",
+)
+TLS_KEY = Setting("tls_key", str, None, "File with its private key, in PEM.")
+TLS_CLIENT_CA = Setting(
+    "tls_client_ca",
+    str,
+    None,
+    "File with certificates, in PEM: clients need one that they have signed, and a token.",
+)
+MAX_CONNECTIONS = Setting("max_connections", int, "10000", "Most connections at once.", 1, 1_000_000)
+CLIENT_TIMEOUT_S = Setting(
+    "client_timeout_s",
+    float,
+    "10",
+    "How long a client may take for a request's head, for its body or a device's message (and a second more for each 16 "
+    "KiB of it), for saying who it is, for taking its answers, and for the handshake of TLS.",
+    1,
+    3600,
+)
+DRAIN_S = Setting(
+    "drain_s",
+    float,
+    "20",
+    "How long at most requests in flight are waited for after a signal to stop.",
+    0,
+    3600,
+)
+CORS_ORIGINS = Setting(
+    "cors_origins",
+    str,
+    None,
+    "Origins whose pages may send points from a browser, separated by commas, or *; without it none may.",
+    pattern=r"\*|https?://[^\s,/]+(,https?://[^\s,/]+)*",
+    shape="origins such as https://app.example.com, or *",
+)
+ACCESS_LOG_SHARE = Setting(
+    "access_log_share", float, "0.01", "Share of the requests that are logged, chosen at random.", 0, 1
+)
 EDGE = (
     TOPIC,
     TOKENS,
-    Setting(
-        "http_address",
-        str,
-        "127.0.0.1",
-        "The address at which HTTP is served; 0.0.0.0 is every address of this machine.",
-        pattern=r"[0-9A-Za-z.:%_-]+",
-        shape="an IP address or a host name",
-    ),
-    Setting("http_port", int, "8080", "The port at which HTTP is served; 0: any that is free.", 0, 65_535),
+    HTTP_ADDRESS,
+    HTTP_PORT,
     Setting(
         "device_address",
         str,
@@ -434,20 +479,9 @@ EDGE = (
         "edges stand behind one name. A client of MQTT 5 that is told there is none throws away what was not acknowledged.",
         choices={"known": "If it is known here", "always": "Always"},
     ),
-    Setting(
-        "tls_certificate",
-        str,
-        None,
-        "File with the certificate chain, in PEM: HTTP, MQTT and lines over TCP are served with TLS 1.2 and up only. Read "
-        "again at SIGHUP.",
-    ),
-    Setting("tls_key", str, None, "File with its private key, in PEM."),
-    Setting(
-        "tls_client_ca",
-        str,
-        None,
-        "File with certificates, in PEM: clients need one that they have signed, and a token.",
-    ),
+    TLS_CERTIFICATE,
+    TLS_KEY,
+    TLS_CLIENT_CA,
     Setting(
         "tls_client_projects",
         flag,
@@ -463,16 +497,8 @@ EDGE = (
         1 << 20,
         1 << 36,
     ),
-    Setting("max_connections", int, "10000", "Most connections at once.", 1, 1_000_000),
-    Setting(
-        "client_timeout_s",
-        float,
-        "10",
-        "How long a client may take for a request's head, for its body or a device's message (and a second more for each 16 "
-        "KiB of it), for saying who it is, for taking its answers, and for the handshake of TLS.",
-        1,
-        3600,
-    ),
+    MAX_CONNECTIONS,
+    CLIENT_TIMEOUT_S,
     Setting(
         "max_series",
         int,
@@ -491,28 +517,51 @@ EDGE = (
     ),
     Setting("spool_bytes", int, "10737418240", "Most bytes of the spool.", 1 << 20, 1 << 50),
     Setting("spool_free_bytes", int, "1073741824", "So many bytes of the spool's disk are left free.", 0, 1 << 50),
-    Setting(
-        "drain_s",
-        float,
-        "20",
-        "How long at most requests in flight are waited for after a signal to stop.",
-        0,
-        3600,
-    ),
-    Setting(
-        "cors_origins",
-        str,
-        None,
-        "Origins whose pages may send points from a browser, separated by commas, or *; without it none may.",
-        pattern=r"\*|https?://[^\s,/]+(,https?://[^\s,/]+)*",
-        shape="origins such as https://app.example.com, or *",
-    ),
-    Setting("access_log_share", float, "0.01", "Share of the requests that are logged, chosen at random.", 0, 1),
+    DRAIN_S,
+    CORS_ORIGINS,
+    ACCESS_LOG_SHARE,
     METRICS_PORT,
     METRICS_ADDRESS,
     TIERS_S,
     RETENTION_DAYS,
     *LIMITS,
+)
+SERVE = (
+    DATABASE_URL,
+    DATABASE_SECRET,
+    Setting("database_pool_size", int, "8", "Most connections to the database, and queries at once.", 1, 100),
+    Setting("query_timeout_s", float, "10", "How long an answer may take.", 0.1, 600),
+    Setting(
+        "max_waiting",
+        int,
+        "64",
+        "Most requests that wait for their turn; those beyond are told to come again.",
+        0,
+        10_000,
+    ),
+    Setting(
+        "tokens",
+        str,
+        None,
+        "Where the tokens are kept, as of the edge: file:/path, or projects/P/secrets/S/versions/V; those with the right `read` "
+        "may ask. Without it everybody on this machine may, and nobody else.",
+        pattern=TOKENS.pattern,
+        shape=TOKENS.shape,
+    ),
+    HTTP_ADDRESS,
+    replace(HTTP_PORT, default="8090"),
+    TLS_CERTIFICATE,
+    TLS_KEY,
+    TLS_CLIENT_CA,
+    MAX_CONNECTIONS,
+    CLIENT_TIMEOUT_S,
+    DRAIN_S,
+    CORS_ORIGINS,
+    ACCESS_LOG_SHARE,
+    METRICS_PORT,
+    METRICS_ADDRESS,
+    TIERS_S,
+    HORIZON_S,
 )
 FLUSH = (TOPIC, PUBLISH_TIMEOUT_S)
 VERIFY = (*STORE, ROLLUP_DATASET, STORAGE_ENDPOINT, TIERS_S, HORIZON_S, QUANTILES)

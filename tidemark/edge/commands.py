@@ -9,12 +9,12 @@ import argparse
 import asyncio
 import json
 import signal
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 from tidemark.arguments import add_settings, read_settings
 from tidemark.errors import UsageError
+from tidemark.net.loop import in_loop
 from tidemark.settings import EDGE, FLUSH, require
 
 
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     values = read_settings(arguments, EDGE)
     require(values, "topic", "tokens")
-    return _in_loop(lambda: _serve(values))
+    return in_loop(lambda: _serve(values))
 
 
 def run_flush(arguments: argparse.Namespace) -> int:
@@ -56,16 +56,7 @@ def run_flush(arguments: argparse.Namespace) -> int:
     directory = Path(arguments.directory)
     if not (directory / "lock").exists():
         raise UsageError(f"{directory} is no spool.")
-    return _in_loop(lambda: _flush(directory, values))
-
-
-def _in_loop(made: Callable[[], Coroutine[Any, Any, int]]) -> int:
-    """Run in uvloop where it can be had, which takes a tenth off."""
-    try:
-        import uvloop  # noqa: PLC0415  # not for every platform
-    except ImportError:
-        return asyncio.run(made())
-    return uvloop.run(made())
+    return in_loop(lambda: _flush(directory, values))
 
 
 async def _serve(values: Any) -> int:

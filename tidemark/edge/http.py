@@ -6,8 +6,6 @@ Method and path, token, media type, encoding, length, readiness, quota, room; on
 
 from __future__ import annotations
 
-import base64
-import binascii
 import logging
 import math
 import random
@@ -24,7 +22,7 @@ from tidemark.edge.contract import Status
 from tidemark.edge.counters import Counters
 from tidemark.edge.intake import ForbiddenError, Intake, TooLargeError
 from tidemark.edge.spool import FullError
-from tidemark.edge.tokens import Grant, Tokens
+from tidemark.edge.tokens import Grant, Tokens, bearer
 from tidemark.edge.verdict import Verdict, none_accepted
 from tidemark.errors import RefusedError, TidemarkError
 from tidemark.http.request import Headers, Request
@@ -172,7 +170,7 @@ class Door:
         known = self.tokens.remembered(authorization)
         if known is not None:
             return known
-        token = _token(authorization)
+        token = bearer(authorization)
         grant = self.tokens.grant(token) if token else None
         if grant is None:
             why = "The token is not known." if token else "A token is needed: Authorization: Bearer TOKEN."
@@ -269,20 +267,6 @@ class Door:
                 (b"access-control-max-age", b"600"),
             ]
         return [*headers, (b"access-control-expose-headers", b"retry-after, x-tidemark-durability")]
-
-
-def _token(authorization: bytes) -> str:
-    """The token of `Bearer T`, of `Token T`, or of `Basic` as its password; empty: none."""
-    scheme, _, rest = authorization.strip().partition(b" ")
-    kind, text = scheme.lower(), rest.strip()
-    if kind == b"basic":
-        try:
-            text = base64.b64decode(text, validate=True).partition(b":")[2]
-        except binascii.Error:
-            return ""
-    elif kind not in (b"bearer", b"token"):
-        return ""
-    return text.decode("utf-8", "surrogateescape")
 
 
 def _problem(why: str) -> bytes:

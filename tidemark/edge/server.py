@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import resource
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -33,9 +32,9 @@ from tidemark.exposition import serve_registry
 from tidemark.http.bounds import Bounds, Open
 from tidemark.http.connection import Connection
 from tidemark.logs import log
-from tidemark.net.listen import address_of, listen
+from tidemark.net.listen import address_of, allow_files, listen
 from tidemark.net.peers import Peers
-from tidemark.net.tls import Tls
+from tidemark.net.tls import tls_of
 from tidemark.program import event
 from tidemark.settings import Values
 from tidemark.wire.limits import Limits
@@ -44,7 +43,6 @@ SWEEP_S: Final = 1.0
 BACKLOG: Final = 2048
 DRAIN_LOOK_S: Final = 0.02
 GC_OBJECTS: Final = 50_000
-_FILES_BESIDE_CONNECTIONS: Final = 100
 
 
 class Edge:
@@ -59,7 +57,7 @@ class Edge:
         self._values = values
         self.counters = Counters()
         self.tokens = Tokens(values.tokens)
-        self.tls = _tls(values)
+        self.tls = tls_of(values)
         self.spool = _spool(values)
         channel = async_channel()
         self.publisher = Publisher(values.topic, channel, timeout_s=values.publish_timeout_s, count=self.counters.count)
@@ -110,7 +108,7 @@ class Edge:
             UsageError: the address cannot be listened at.
         """
         loop = asyncio.get_running_loop()
-        _allow_files(self.peers.most)
+        allow_files(self.peers.most)
         _collect_seldom()
         self._metrics()
         tls = self.tls.context if self.tls else None
@@ -162,7 +160,7 @@ class Edge:
         for connection in list(self.peers.all):
             connection.shut_down()
         until = time.monotonic() + self._values.drain_s
-        while self.peers.at_work() and time.monotonic() < until:  # noqa: ASYNC110  # seldom, and what ends it has many places
+        while (self.peers.at_work() or self._devices.at_work) and time.monotonic() < until:  # noqa: ASYNC110  # seldom, and what ends it has many places
             await asyncio.sleep(DRAIN_LOOK_S)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.intake.drained(), max(0.1, until - time.monotonic()))
@@ -222,25 +220,7 @@ def _collect_seldom() -> None:
     gc.set_threshold(GC_OBJECTS, 20, 20)
 
 
-def _allow_files(connections: int) -> None:
-    """Each connection is a file; ask for as many as may be."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _FILES_BESIDE_CONNECTIONS
-    if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
 def _spool(values: Values) -> Spool | None:
     if values.spool_dir is None:
         return None
     return Spool(Path(values.spool_dir), values.spool_bytes, values.spool_free_bytes)
-
-
-def _tls(values: Values) -> Tls | None:
-    if values.tls_certificate is None:
-        if values.tls_key or values.tls_client_ca:
-            raise UsageError("--tls_certificate is missing, and --tls_key or --tls_client_ca is given.")
-        return None
-    return Tls(values.tls_certificate, values.tls_key, values.tls_client_ca)

@@ -6,6 +6,8 @@ One JSON object a line: `{"sha256":"…","project":"cams","may":["write"]}`, and
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import secrets
 import time
@@ -214,3 +216,17 @@ class Tokens:
         except OSError:
             return None
         return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def bearer(authorization: bytes) -> str:
+    """The token of `Bearer T`, of `Token T`, or of `Basic` as its password; empty: none."""
+    scheme, _, rest = authorization.strip().partition(b" ")
+    kind, text = scheme.lower(), rest.strip()
+    if kind == b"basic":
+        try:
+            text = base64.b64decode(text, validate=True).partition(b":")[2]
+        except binascii.Error:
+            return ""
+    elif kind not in (b"bearer", b"token"):
+        return ""
+    return text.decode("utf-8", "surrogateescape")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import ssl
 from collections.abc import Callable
+from typing import Final
 
 from tidemark.errors import UsageError
+
+_FILES_BESIDE_CONNECTIONS: Final = 100
 
 
 async def listen(
@@ -40,3 +44,13 @@ def address_of(server: asyncio.Server) -> str:
     """Host and port, as a URL has them."""
     host, port = server.sockets[0].getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def allow_files(connections: int) -> None:
+    """Each connection is a file; ask for as many as may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _FILES_BESIDE_CONNECTIONS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

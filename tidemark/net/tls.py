@@ -7,6 +7,7 @@ from typing import Any
 
 from tidemark.errors import UsageError
 from tidemark.logs import log
+from tidemark.settings import Values
 
 
 class Tls:
@@ -50,6 +51,19 @@ class Tls:
     def _load(self, context: ssl.SSLContext) -> None:
         # with no password a key that needs one is refused; without the argument it is asked for at the terminal
         context.load_cert_chain(self._certificate, self._key, password="")
+
+
+def tls_of(values: Values) -> Tls | None:
+    """The TLS of a listener's settings; None: there is none.
+
+    Raises:
+        UsageError: a setting is missing, or a file cannot be used.
+    """
+    if values.tls_certificate is None:
+        if values.tls_key or values.tls_client_ca:
+            raise UsageError("--tls_certificate is missing, and --tls_key or --tls_client_ca is given.")
+        return None
+    return Tls(values.tls_certificate, values.tls_key, values.tls_client_ca)
 
 
 def common_name(certificate: dict[str, Any] | None) -> str:

@@ -9,7 +9,8 @@ from typing import Final
 
 from sqlalchemy.dialects.postgresql import dialect
 
-from tidemark.edge.reference import openapi, page
+import tidemark.edge.reference as edge
+import tidemark.query.reference as query
 from tidemark.metrics import METRICS, NAMESPACE, Kind
 from tidemark.settings import (
     AGREED,
@@ -21,6 +22,7 @@ from tidemark.settings import (
     MAINTAIN,
     MIGRATE,
     REBUILD,
+    SERVE,
     SOURCES,
     STORE,
     VERIFY,
@@ -35,6 +37,7 @@ TAKEN_BY: Final[dict[str, tuple[Setting, ...]]] = {
     "pipelines.ingest": INGEST,
     "edge": EDGE,
     "edge flush": FLUSH,
+    "serve": SERVE,
     "migrate": MIGRATE,
     "verify": VERIFY,
     "rebuild": REBUILD,
@@ -53,8 +56,10 @@ def pages() -> dict[str, str]:
         "metrics.md": _text(_metrics()),
         "database-errors.md": _text(_database_errors()),
         "tables.md": _text(_tables()),
-        "edge.md": _text(page(_NOTE)),
-        "edge.openapi.json": openapi(),
+        "edge.md": _text(edge.page(_NOTE)),
+        "edge.openapi.json": edge.openapi(),
+        "query.md": _text(query.page(_NOTE)),
+        "query.openapi.json": query.openapi(),
     }
 
 

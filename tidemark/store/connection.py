@@ -23,11 +23,11 @@ from tidemark.store.url import Address, read_url
 CONNECT_TIMEOUT_S: Final = 10
 STATEMENT_TIMEOUT_S: Final = 60
 ANSWER_GRACE_S: Final = 10
-_PORT: Final = 5432
+PORT: Final = 5432
 _KEEPALIVE: Final = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 30_000}
 """A peer that is gone is noticed within about 30 s."""
 _UNHEARD: Final = "tidemark_unheard"
-_NOT_STATED_SO: Final = ("08P01", "22023", "42501", "42602", "42704")
+NOT_STATED_SO: Final = ("08P01", "22023", "42501", "42602", "42704")
 """A pooler, or a server that is not quite PostgreSQL, does not take one of the settings with which a connection is made."""
 RENEW_S: Final = 10.0
 """Least time between two looks at a URL that may have changed."""
@@ -98,7 +98,7 @@ def _do_connect(dialect: Any, _record: Any, _arguments: Any, parameters: dict[st
     try:
         return _connected(dialect, parameters)
     except DRIVER_ERRORS as error:
-        if sqlstate(error) not in _NOT_STATED_SO:
+        if sqlstate(error) not in NOT_STATED_SO:
             raise
     return _connected(dialect, {**parameters, "startup_params": {}})
 
@@ -107,7 +107,7 @@ def _connected(dialect: Any, parameters: dict[str, Any]) -> Any:
     """A connection; its socket is made here, since pg8000 leaves open the one whose server goes before it has answered."""
     if "unix_sock" in parameters:
         return dialect.connect(**parameters)
-    where = parameters["host"], parameters.get("port") or _PORT
+    where = parameters["host"], parameters.get("port") or PORT
     try:
         made = socket.create_connection(where, parameters.get("timeout"))
     except OSError as error:

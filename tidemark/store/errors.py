@@ -129,18 +129,22 @@ def translate(error: BaseException) -> TidemarkError:
     code = sqlstate(error)
     cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     if code:
-        text = said(error)
-        what = kind(code)
-        if what is Kind.TRANSIENT:
-            said_so = f"The database cannot serve just now: {text} (SQLSTATE {code})."
-            return UnavailableError(said_so, too_much=code in TOO_MUCH)
-        if what is Kind.CAPPED:
-            said_so = f"The database cannot do this just now: {text} (SQLSTATE {code})."
-            return UnavailableError(said_so, cap=CAP, too_much=code in TOO_MUCH)
-        if what is Kind.PERMANENT:
-            return RefusedError(f"The database refuses the data: {text} (SQLSTATE {code}).", code=code)
-        mend = "correct the user or the password" if code[:2] == "28" else "run `tidemark migrate`, or check the grants"
-        return MisconfiguredError(f"The database is not as it must be: {text} (SQLSTATE {code}); {mend}.")
+        return translated(code, said(error))
     if isinstance(cause, (pg8000.exceptions.Error, OSError, struct.error, sqlalchemy.exc.TimeoutError)):
         return UnavailableError(f"The database does not answer: {said(error)}.")
     return MisconfiguredError(f"The database cannot be used: {error}.")
+
+
+def translated(code: str, text: str) -> TidemarkError:
+    """The same for an SQLSTATE and what the server said, without a full stop, whichever driver has told them."""
+    what = kind(code)
+    if what is Kind.TRANSIENT:
+        said_so = f"The database cannot serve just now: {text} (SQLSTATE {code})."
+        return UnavailableError(said_so, too_much=code in TOO_MUCH)
+    if what is Kind.CAPPED:
+        said_so = f"The database cannot do this just now: {text} (SQLSTATE {code})."
+        return UnavailableError(said_so, cap=CAP, too_much=code in TOO_MUCH)
+    if what is Kind.PERMANENT:
+        return RefusedError(f"The database refuses the data: {text} (SQLSTATE {code}).", code=code)
+    mend = "correct the user or the password" if code[:2] == "28" else "run `tidemark migrate`, or check the grants"
+    return MisconfiguredError(f"The database is not as it must be: {text} (SQLSTATE {code}); {mend}.")

@@ -83,7 +83,7 @@ what ours do is bounded otherwise. Without TimescaleDB it is the name of nothing
 LATER: Final = {"transaction_timeout": "0"}
 """These are not in every version: stated by each transaction where the server has them and they are set otherwise."""
 
-_DIFFERING: Final = """
+DIFFERING: Final = """
 SELECT s.name FROM pg_catalog.pg_settings s, pg_catalog.json_each_text(CAST(%s AS pg_catalog.json)) w
 WHERE pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) pg_catalog.lower(w.key) AND s.setting OPERATOR(pg_catalog.<>) w.value"""
 
@@ -114,7 +114,7 @@ def unheard(connection: Any, stated: dict[str, str]) -> dict[str, str]:
     wanted = {name.lower(): value for name, value in {**stated, **LATER}.items()}
     cursor = connection.cursor()
     try:
-        cursor.execute(_DIFFERING, (json.dumps(wanted),))
+        cursor.execute(DIFFERING, (json.dumps(wanted),))
         return {name: wanted[name.lower()] for (name,) in cursor.fetchall()}
     finally:
         cursor.close()

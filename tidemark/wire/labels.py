@@ -9,6 +9,8 @@ _VALUE: Final = r'(?:[^"\\]|\\[\\"n])+'
 _LABEL: Final = rf'[^{{}}=",\\\s]+="{_VALUE}"'
 _FORM: Final = re.compile(rf'[^{{}}"\\]+\{{{_LABEL}(?:,{_LABEL})*\}}')
 _NAMES: Final = re.compile(rf'([^{{}}=",\\\s]+)="{_VALUE}"')
+_PAIRS: Final = re.compile(rf'([^{{}}=",\\\s]+)="({_VALUE})"')
+_WRITTEN: Final = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
@@ -34,3 +36,14 @@ def labelled(name: str, labels: dict[str, str]) -> str:
     if not there:
         return name
     return name + "{" + ",".join(f'{label}="{value.translate(_ESCAPES)}"' for label, value in there) + "}"
+
+
+def parsed(metric: str) -> tuple[str, dict[str, str]]:
+    """The name and the labels of a metric that has no `fault`."""
+    name, brace, rest = metric.partition("{")
+    if not brace:
+        return metric, {}
+    pairs = _PAIRS.findall(rest)
+    return name, {
+        label: _WRITTEN.sub(lambda found: "\n" if found[1] == "n" else found[1], value) for label, value in pairs
+    }

@@ -1,0 +1,235 @@
+"""`/v1/query`: from its parameters to arrays, at one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tidemark.query import statement
+from tidemark.query.catalogue import Series
+from tidemark.query.database import Database
+from tidemark.query.fold import (
+    FROM_POINTS,
+    NEEDS,
+    Fields,
+    Floats,
+    States,
+    across,
+    aggregated,
+    filled,
+    of_points,
+    scattered,
+)
+from tidemark.query.intervals import SECOND_US, Axis
+from tidemark.query.problems import ProblemError
+from tidemark.wire.message import microseconds, moment
+
+MOST_INTERVALS: Final = 1_000_000
+_FIELDS_OF_COLUMNS: Final = {
+    "count": "count",
+    "min": "min",
+    "max": "max",
+    "late-count": "late_count",
+    "revision": statement.REVISION,
+}
+_NOT_COUNTED_S: Final = 500_000
+"""Series times seconds, below which there are hardly too many points."""
+
+
+class Wanted(NamedTuple):
+    """What is asked of each interval.
+
+    Attributes:
+        aggregations: Of `tidemark.query.fold.AGGREGATIONS`.
+        columns: What else.
+        across: How series are folded; `none`: they are not.
+        fill: What stands where there are no points.
+    """
+
+    aggregations: tuple[str, ...]
+    columns: tuple[str, ...]
+    across: str
+    fill: str
+
+
+@dataclass
+class Line:
+    """One series of an answer, or several folded into one.
+
+    Attributes:
+        series: Whose; None: of all.
+        values: By aggregation or column, of shape (intervals,).
+        state: A letter an interval, if it is asked for.
+        filled: Where something was filled in, by aggregation.
+    """
+
+    series: Series | None
+    values: dict[str, Floats]
+    state: str | None
+    filled: dict[str, list[int]]
+
+
+@dataclass
+class Buckets:
+    """An answer's content.
+
+    Attributes:
+        lines: Of the series.
+        there: Which intervals have points, for each line.
+        provisional: Which may change without a late point.
+        as_of_us: The moment of the snapshot.
+        settled_us: Before it everything of these series and this range is settled.
+        tier_s: Of the rollups that were read; None: points were.
+        points: How many intervals were folded from points.
+        cut_us: Points before this moment may be gone; None: none are.
+    """
+
+    lines: list[Line]
+    there: npt.NDArray[np.bool_]
+    provisional: npt.NDArray[np.bool_]
+    as_of_us: int
+    settled_us: int
+    tier_s: int | None
+    points: int
+    cut_us: int | None
+
+
+@dataclass
+class Store:
+    """What is known of the store.
+
+    Attributes:
+        database: Asked.
+        tiers_s: Of its rollups; kept up to date with what the store says.
+        horizon_s: After which windows are settled; the same.
+    """
+
+    database: Database
+    tiers_s: tuple[int, ...]
+    horizon_s: float
+
+
+class _Found(NamedTuple):
+    fields: Fields
+    raw: dict[str, Floats]
+    owed: statement.Owed
+    as_of_us: int
+    cut_us: int | None
+    tier_s: int | None
+
+
+async def buckets(store: Store, series: Sequence[Series], axis: Axis, wanted: Wanted) -> Buckets:
+    """Read and fold.
+
+    Raises:
+        ProblemError: it is more than may be asked.
+        UnavailableError, MisconfiguredError: the database could not be asked.
+    """
+    asked = len(series) * len(axis) * len(wanted.aggregations)
+    if asked > MOST_INTERVALS:
+        raise ProblemError(
+            "too-many-intervals", f"That is {asked:,} values, and may be {MOST_INTERVALS:,}: ask for longer intervals."
+        )
+    numbers = [each.number for each in series]
+    found = await _read(store, numbers, axis, wanted)
+    settled_us = _settled(store, found)
+    states = States(axis, numbers, found.owed, settled_us, found.as_of_us)
+    known = int(np.searchsorted(axis.boundaries[1:], found.as_of_us, side="right"))
+    whole = {name: aggregated(name, found.fields) if name in NEEDS else found.raw[name] for name in wanted.aggregations}
+    there = ~np.isnan(found.fields["count"])
+    letters = states.letters(there) if "state" in wanted.columns else None
+    extra = {name: found.fields[field] for name, field in _FIELDS_OF_COLUMNS.items() if name in wanted.columns}
+    if wanted.across == "none":
+        lines = _lines(series, whole, extra, letters, wanted.fill, known)
+    else:
+        there = np.logical_or.reduce(there, axis=0, keepdims=True)
+        one = {name: across(wanted.across, name, values, found.fields) for name, values in whole.items()}
+        lines = _lines([None], one, {}, None, wanted.fill, known)
+    points = int(np.count_nonzero(there)) if found.tier_s is None else states.changed
+    return Buckets(lines, there, states.provisional, found.as_of_us, settled_us, found.tier_s, points, found.cut_us)
+
+
+def _lines(
+    series: Sequence[Series | None],
+    whole: dict[str, Floats],
+    extra: dict[str, Floats],
+    letters: list[str] | None,
+    fill: str,
+    known: int,
+) -> list[Line]:
+    done = {name: filled(fill, values, known) for name, values in whole.items()}
+    lines = []
+    for row, each in enumerate(series):
+        values = {name: found[row] for name, (found, _) in done.items()} | {
+            name: found[row] for name, found in extra.items() if name not in done
+        }
+        where = {name: np.flatnonzero(gaps[row]).tolist() for name, (_, gaps) in done.items() if gaps[row].any()}
+        lines.append(Line(each, values, letters[row] if letters else None, where))
+    return lines
+
+
+def _settled(store: Store, found: _Found) -> int:
+    base_us = store.tiers_s[0] * SECOND_US
+    settled = (found.as_of_us - round(store.horizon_s * SECOND_US)) // base_us * base_us
+    owing = found.owed.start[~found.owed.closing]
+    return min(settled, int(owing.min())) if len(owing) else settled
+
+
+async def _read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted) -> _Found:
+    needed = {"count"} | {field for name in wanted.aggregations for field in NEEDS.get(name, ())}
+    needed |= {field for name, field in _FIELDS_OF_COLUMNS.items() if name in wanted.columns}
+    raw = [name for name in wanted.aggregations if name in FROM_POINTS]
+    span = moment(axis.start_us), moment(axis.end_us)
+    tier_s = statement.widest(store.tiers_s, axis)
+    if raw or tier_s is None:
+        await _refuse_giants(store, numbers, axis)
+    how = statement.intervals(axis)
+    text = statement.folded(tier_s, store.tiers_s[0], tuple(sorted(needed)), how.start_of, how.between, how.end_of)
+    arguments = (*span, numbers, *how.arguments)
+    made: dict[str, Floats] = {}
+    if raw:
+        before = "rate" in raw or "increase" in raw
+        row, points = await store.database.rows_together(
+            (text, arguments), (statement.POINTS, (*span, numbers, before))
+        )
+        value = statement.doubles(points["value"])
+        if len(value) > statement.MOST_POINTS:
+            raise _too_many_points()
+        ids, times = statement.integers(points["series_id"]), statement.moments(points["event_time"])
+        made = {name: of_points(name, axis, numbers, ids, times, value) for name in raw}
+    else:
+        row = await store.database.row(text, *arguments)
+    columns = {
+        name: statement.longs(row[name]) if name in statement.WHOLE else statement.doubles(row[name]) for name in needed
+    }
+    if tier_s is None and columns["count"].sum() > statement.MOST_POINTS:
+        raise _too_many_points()
+    ids, starts = statement.integers(row["series_id"]), statement.moments(row["start"])
+    fields = scattered(axis, numbers, ids, starts, statement.integers(row["part"]), columns)
+    cut_us = None if row["cut"] is None else microseconds(row["cut"])
+    return _Found(fields, made, statement.Owed(row["owed"]), microseconds(row["as_of"]), cut_us, tier_s)
+
+
+async def _refuse_giants(store: Store, numbers: list[int], axis: Axis) -> None:
+    """Where it may be a great many points, count them by rollups first, so that they are not read in vain."""
+    seconds = (axis.end_us - axis.start_us) // SECOND_US
+    if seconds * len(numbers) < _NOT_COUNTED_S:
+        return
+    span = moment(axis.start_us), moment(axis.end_us)
+    for tier_s in reversed(store.tiers_s):
+        if seconds >= 2 * tier_s:
+            row = await store.database.row(statement.HOW_MANY, *span, numbers, tier_s)
+            if row[0] > statement.MOST_POINTS:
+                raise _too_many_points()
+            return
+
+
+def _too_many_points() -> ProblemError:
+    return ProblemError(
+        "too-many-points",
+        f"That reads more than {statement.MOST_POINTS:,} points: ask for less of it, or for intervals and aggregations that rollups give.",
+    )

@@ -1,0 +1,266 @@
+"""What is answered at each path, from parsed parameters to an answer in whichever form."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from tidemark.edge.tokens import Grant
+from tidemark.query.answers import Answer, shown
+from tidemark.query.buckets import Buckets, Line, Store, Wanted, buckets
+from tidemark.query.catalogue import Catalogue
+from tidemark.query.completeness import Completeness
+from tidemark.query.intervals import SECOND_US, Asked, Axis, axis, time_us
+from tidemark.query.problems import ProblemError, bad
+from tidemark.query.samples import points as read_points
+from tidemark.wire.labels import parsed
+
+Values = dict[str, Any]
+_INTEGERS: Final = frozenset({"count", "late-count", "revision"})
+
+
+class Service:
+    """Answers; one for a process."""
+
+    def __init__(self, store: Store, catalogue: Catalogue, completeness: Completeness) -> None:
+        self.store, self.catalogue, self.completeness = store, catalogue, completeness
+
+    async def query(self, values: Values, grant: Grant, now_us: int) -> Answer:
+        """`/v1/query`."""
+        project, sources = _allowed(values, grant)
+        asked = Asked(
+            time_us("from", values["from"], now_us),
+            time_us("until", values["until"], now_us),
+            values["interval-sec"],
+            values["max-points"],
+            values["tz"],
+            values["align"] == "from",
+        )
+        if values["across"] != "none" and values["columns"]:
+            raise bad("columns", "`columns` are of single series: leave `across` out.")
+        over = axis(asked)
+        # before the data: what it says is true of a later snapshot as well
+        known = await self.completeness.of(project)
+        series = await self.catalogue.asked(project, values["metric"], sources, values["match"])
+        wanted = Wanted(tuple(values["aggregation"]), tuple(values["columns"]), values["across"], values["fill"])
+        found = await buckets(self.store, series, over, wanted)
+        told = {
+            "project": project,
+            "from": shown(over.start_us),
+            "until": shown(over.end_us),
+            "interval-sec": over.interval_s,
+            "as-of": shown(found.as_of_us),
+            **known.told(found.settled_us),
+            "provisional": _ranges(over, found),
+            "read": _read(found),
+        }
+        if values["tz"]:
+            told["tz"] = values["tz"]
+        if found.cut_us is not None and over.start_us < found.cut_us:
+            told["points-removed-before"] = shown(found.cut_us)
+        start = (over.boundaries[:-1] // 1000).tolist()
+        lines = [_line(line, values) for line in found.lines]
+        skip = values["fill"] == "none"
+        header = ("start", "source", "metric", *_columns(values))
+        return Answer(
+            {**told, "start": start, "series": lines},
+            header,
+            _rows(over, found, values, skip=skip),
+            [start, lines, told["provisional"]],
+        )
+
+    async def series(self, values: Values, grant: Grant, now_us: int) -> Answer:
+        """`/v1/series`."""
+        project, sources = _allowed(values, grant)
+        match = values["match"]
+        found, following = await self.catalogue.page(
+            project, values["metric"], sources, match, values["search"], _unpacked(values["after"], 2), values["limit"]
+        )
+        latest = await self.catalogue.latest([each.number for each in found])
+        rows = []
+        for each in found:
+            name, labels = parsed(each.metric)
+            last = latest.get(each.number)
+            rows.append(
+                {
+                    "source": each.source,
+                    "metric": each.metric,
+                    "name": name,
+                    "labels": labels,
+                    "last-time": shown(last[0]) if last else None,
+                    "last-value": last[1] if last else None,
+                    "age-s": round((now_us - last[0]) / SECOND_US, 3) if last else None,
+                }
+            )
+        told: Values = {"project": project, "series": rows}
+        if following is not None:
+            told["next"] = _packed([following.metric, following.source])
+        return _table(told, rows, ("source", "metric", "last-time", "last-value", "age-s"))
+
+    async def latest(self, values: Values, grant: Grant, now_us: int) -> Answer:
+        """`/v1/latest`."""
+        project, sources = _allowed(values, grant)
+        series = await self.catalogue.asked(project, values["metric"], sources, values["match"])
+        latest = await self.catalogue.latest([each.number for each in series])
+        rows = [
+            {
+                "source": each.source,
+                "metric": each.metric,
+                "time": shown(last[0]) if last else None,
+                "value": last[1] if last else None,
+                "age-s": round((now_us - last[0]) / SECOND_US, 3) if last else None,
+            }
+            for each, last in ((each, latest.get(each.number)) for each in series)
+        ]
+        return _table({"project": project, "latest": rows}, rows, ("source", "metric", "time", "value", "age-s"))
+
+    async def points(self, values: Values, grant: Grant, now_us: int) -> Answer:
+        """`/v1/points`."""
+        project, sources = _allowed(values, grant)
+        start, end = time_us("from", values["from"], now_us), time_us("until", values["until"], now_us)
+        if start >= end:
+            raise bad("from", "`from` has to be before `until`.")
+        series = await self.catalogue.asked(project, values["metric"], sources, values["match"])
+        after = _unpacked(values["after"], 2)
+        if after is not None and values["downsample"]:
+            raise bad("after", "`after` and `downsample` exclude each other.")
+        rows, following = await read_points(self.store.database, series, start, end, values, after)
+        told: Values = {"project": project, "from": shown(start), "until": shown(end), "points": rows}
+        if values["attribute"]:
+            told["attributes"] = "of points: rollups do not know them"
+        if following is not None:
+            told["next"] = _packed(following)
+        return _table(told, rows, ("source", "metric", "time", "value", "publish-time", "attributes"))
+
+    async def metrics(self, values: Values, grant: Grant, _now_us: int) -> Answer:
+        """`/v1/metrics`."""
+        project, sources = _allowed(values, grant)
+        rows = await self.catalogue.metrics(project, sources[0] if sources else None)
+        return _table({"project": project, "metrics": rows}, rows, ("metric", "series"))
+
+    async def projects(self, _values: Values, grant: Grant, _now_us: int) -> Answer:
+        """`/v1/projects`."""
+        names = [grant.project] if grant.project else await self.catalogue.projects()
+        rows = [{"project": name} for name in names]
+        return _table({"projects": names}, rows, ("project",))
+
+    async def sources(self, values: Values, grant: Grant, now_us: int) -> Answer:
+        """`/v1/sources`."""
+        project, only = _allowed(values, grant)
+        rows = await self.completeness.sources(project, only, values["order"], values["limit"], now_us)
+        header = tuple(rows[0]) if rows else ("source",)
+        return _table({"project": project, "sources": rows}, rows, header)
+
+    async def complete(self, values: Values, grant: Grant, _now_us: int) -> Answer:
+        """`/v1/completeness`."""
+        project, _ = _allowed(values, grant)
+        known = await self.completeness.of(project)
+        told = {"project": project, **known.told(None), **known.more()}
+        return _table(told, [told], tuple(name for name, value in told.items() if not isinstance(value, list)))
+
+    async def corrections(self, values: Values, grant: Grant, now_us: int) -> Answer:
+        """`/v1/corrections`."""
+        project, only = _allowed(values, grant)
+        since = time_us("since", values["since"], now_us)
+        rows = await self.completeness.corrections(project, only, since, values["limit"])
+        header = tuple(rows[0]) if rows else ("source",)
+        return _table({"project": project, "since": shown(since), "corrections": rows}, rows, header)
+
+
+def _allowed(values: Values, grant: Grant) -> tuple[str, list[str]]:
+    """The project and the sources that are asked for, where they may be."""
+    project: str = values["project"]
+    if grant.project and project != grant.project:
+        raise ProblemError("forbidden", "The token is for another project.", parameter="project")
+    sources: list[str] = list(values.get("source") or [])
+    if grant.source is None:
+        return project, sources
+    if any(source != grant.source for source in sources):
+        raise ProblemError("forbidden", "The token is for another source.", parameter="source")
+    if values.get("match"):
+        raise ProblemError("forbidden", "The token is for one source: name it, without `match`.", parameter="match")
+    return project, [grant.source]
+
+
+def _columns(values: Values) -> list[str]:
+    return [*values["aggregation"], *(name for name in values["columns"] if name not in values["aggregation"])]
+
+
+def _line(line: Line, values: Values) -> Values:
+    if line.series is None:
+        told: Values = {"across": values["across"]}
+    else:
+        name, labels = parsed(line.series.metric)
+        told = {"metric": line.series.metric, "name": name, "source": line.series.source, "labels": labels}
+    for column, array in line.values.items():
+        told[column] = _whole(array) if column in _INTEGERS else array.tolist()
+    if line.state is not None:
+        told["state"] = line.state
+    if line.filled:
+        told["filled"] = line.filled
+    return told
+
+
+def _whole(array: Any) -> list[int | float | None]:
+    """Numbers without a point, where they are whole; a revision of 0 is none."""
+    if np.isnan(array).any():
+        return [None if math.isnan(value) else int(value) if value == int(value) else value for value in array.tolist()]
+    whole = array.astype(np.int64)
+    return (whole if (whole == array).all() else array).tolist()  # type: ignore[no-any-return]
+
+
+def _rows(over: Axis, found: Buckets, values: Values, *, skip: bool) -> Iterator[Sequence[Any]]:
+    starts = [shown(int(at)) for at in over.boundaries[:-1]]
+    columns = _columns(values)
+    for number, line in enumerate(found.lines):
+        source = line.series.source if line.series else ""
+        metric = line.series.metric if line.series else f"across={values['across']}"
+        lists = [
+            list(line.state or "") if name == "state" else (_whole if name in _INTEGERS else list)(line.values[name])
+            for name in columns
+        ]
+        there = found.there[number].tolist()
+        for at, start in enumerate(starts):
+            if there[at] or not skip:
+                yield (start, source, metric, *(column[at] for column in lists))
+
+
+def _ranges(over: Axis, found: Buckets) -> list[list[str | None]]:
+    """The stretches of provisional intervals."""
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], found.provisional, [False])).astype(np.int8)))
+    pairs = edges.reshape(-1, 2).tolist()
+    return [[shown(int(over.boundaries[begin])), shown(int(over.boundaries[end]))] for begin, end in pairs]
+
+
+def _read(found: Buckets) -> Values:
+    return {"rollups": found.tier_s, "intervals-from-points": found.points}
+
+
+def _table(told: Values, rows: Sequence[Values], header: Sequence[str]) -> Answer:
+    return Answer(told, header, ([_flat(row.get(name)) for name in header] for row in rows), rows)
+
+
+def _flat(value: Any) -> Any:
+    return msgspec.json.encode(value).decode() if isinstance(value, (dict, list)) else value
+
+
+def _packed(key: Any) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
+
+
+def _unpacked(text: str | None, length: int) -> list[Any] | None:
+    if text is None:
+        return None
+    try:
+        found = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=list[str | int])
+    except (binascii.Error, ValueError, msgspec.DecodeError):
+        raise bad("after", "`after` has to be `next` of an answer.") from None
+    if len(found) != length:
+        raise bad("after", "`after` has to be `next` of an answer.")
+    return found
