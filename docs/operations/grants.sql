@@ -1,6 +1,6 @@
 -- What the default privileges of roles.sql leave out. Run as tidemark_owner after `tidemark migrate`; harmless to repeat.
 
-GRANT UPDATE ON points, rollups, sources TO tidemark_writer;
+GRANT UPDATE ON points, rollups, sources, heartbeats TO tidemark_writer;
 GRANT DELETE ON marks TO tidemark_writer;
 REVOKE INSERT ON retention, identity FROM tidemark_writer;
 

@@ -35,6 +35,8 @@ PRIVILEGES: Final = {
     "identity": "SELECT",
     "settings": "SELECT INSERT",
     "sources": "SELECT INSERT UPDATE",
+    "heartbeats": "SELECT INSERT UPDATE",
+    "corrections": "SELECT INSERT",
 }
 """What ingest does with each table."""
 LOCKS_A_CHUNK: Final = 5

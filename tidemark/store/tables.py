@@ -40,6 +40,7 @@ series: Final = Table(
     Column("source", Text(collation="C"), nullable=False, doc="which device or client sends it"),
     Column("metric", Text(collation="C"), nullable=False, doc="what it measures"),
     UniqueConstraint("project", "source", "metric"),
+    Index("series_project_metric_source_idx", "project", "metric", "source"),
 )
 
 points: Final = Table(
@@ -246,3 +247,43 @@ sources: Final = Table(
     ),
 )
 """An observation, not an account; see `tidemark.store.sources`."""
+
+heartbeats: Final = Table(
+    "heartbeats",
+    metadata,
+    Column("process", Text(collation="C"), primary_key=True, doc="which reads: host, number and start"),
+    Column("job", Text, nullable=False, doc="whose it is"),
+    Column("at", _Time, nullable=False, doc="when this was written, every few seconds"),
+    Column("idle", Boolean, nullable=False, doc="nothing was held, and nothing came"),
+    Column(
+        "written_publish_time",
+        _Time,
+        comment="what was published before it is stored, as far as this process knows; null: it knows nothing yet",
+    ),
+    Column("watermark", _Time, comment="of event time; null: the engine keeps it"),
+)
+"""A belief, not an account; see `tidemark.store.heartbeats`."""
+
+_SAID: Final = (("was", "before"), ("is", "since"))
+corrections: Final = Table(
+    "corrections",
+    metadata,
+    Column("series_id", Integer, primary_key=True, autoincrement=False, doc="whose rollup it is"),
+    Column("tier_s", Integer, primary_key=True, autoincrement=False, doc="length of the window in seconds"),
+    Column("window_start", _Time, primary_key=True, doc="aligned to UTC"),
+    Column("revision", BigInteger, primary_key=True, autoincrement=False, doc="of the row that says it since"),
+    *(
+        Column(f"{name}_{column}", kind, nullable=False, doc=f"{what} of the window {when}{note}")
+        for name, when in _SAID
+        for column, kind, what, note in (
+            ("count", BigInteger, "points", "; 0: it had none"),
+            ("sum", Double, "sum", ""),
+            ("min", Double, "least value", ""),
+            ("max", Double, "greatest value", ""),
+        )
+    ),
+    Column("last_publish_time", _Time, nullable=False, doc="greatest publish time of its points since"),
+    Column("corrected_at", _Time, nullable=False, server_default=func.now(), doc="when"),
+    Index("corrections_corrected_at_idx", "corrected_at"),
+)
+"""What a final rollup said, and what the one says that replaced it."""
