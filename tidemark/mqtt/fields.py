@@ -147,6 +147,6 @@ def varint(number: int) -> bytes:
 
 
 def text(string: str) -> bytes:
-    """As `Fields.text` reads it; cut where it is longer than a string may be."""
-    found = string.encode("utf-8", "replace")[:65_535].decode("utf-8", "ignore").encode()
+    """As `Fields.text` reads it; cut where it is longer than a string may be, and what may not be in one is a `?`."""
+    found = string.replace("\0", "?").encode("utf-8", "replace")[:65_535].decode("utf-8", "ignore").encode()
     return len(found).to_bytes(2, "big") + found

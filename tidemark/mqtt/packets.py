@@ -165,7 +165,10 @@ def read(data: bytes, at: int, version: int, longest: int) -> Found | None:
         return None
     if kind == 3:
         return _publish(data, begin, end, first, version), end
-    return _other(Fields(data, begin, end), first, version), end
+    packet = _other(Fields(data, begin, end), first, version)
+    if type(packet) is Connect and packet.version == V5:
+        length(data, at, V5)  # by which it is held to what 3.1.1 does not demand
+    return packet, end
 
 
 def _other(fields: Fields, first: int, version: int) -> Packet:
@@ -187,6 +190,8 @@ def _publish(data: bytes, at: int, end: int, first: int, version: int) -> Publis
     if end - at < 2:
         raise malformed(_SHORT)
     after = at + 2 + (data[at] << 8 | data[at + 1])
+    if after > end:
+        raise malformed(_SHORT)
     topic = (_known_topic if after - at < _KNOWN_BYTES else _topic)(data[at + 2 : after])
     number = 0
     if qos:
@@ -196,8 +201,8 @@ def _publish(data: bytes, at: int, end: int, first: int, version: int) -> Publis
         number = data[at] << 8 | data[at + 1]
         if not number or qos == 3:
             raise malformed("there is no packet 0, and no QoS 3")
-    elif after > end or first & 8:
-        raise malformed(_SHORT if after > end else "a message of QoS 0 is never sent again")
+    elif first & 8:
+        raise malformed("a message of QoS 0 is never sent again")
     found = NONE
     if version == V5:
         after, found = (after + 1, NONE) if after < end and not data[after] else _publish_properties(data, after, end)
@@ -242,8 +247,8 @@ def _connect(fields: Fields, _version: int) -> Connect:
     will = None
     if flags & 4:
         will_properties = properties(fields, Place.WILL) if level == V5 else NONE
-        topic = fields.text()
-        if not _topic(topic.encode()):
+        topic = _topic(fields.binary())
+        if not topic:
             raise malformed("a will has no topic")
         will = Will(topic, fields.binary(), will_qos, bool(flags & 0x20), will_properties)
     username = fields.text() if flags & 0x80 else None
@@ -268,8 +273,10 @@ def _subscribe(fields: Fields, version: int) -> Subscribe:
     while fields.left:
         _filter(fields)
         options = fields.byte()
-        if options & 3 == 3 or options & (0xC0 if version == V5 else 0xFC) or options >> 4 & 3 == 3:
+        if options & (0xC0 if version == V5 else 0xFC):
             raise malformed("the options of a subscription are none")
+        if options & 3 == 3 or options >> 4 & 3 == 3:
+            raise MqttError(Code.PROTOCOL_ERROR, "there is no QoS 3, and no way 3 to handle what is retained")
         filters += 1
     if not filters:
         raise MqttError(Code.PROTOCOL_ERROR, "a subscription is to nothing")

@@ -102,9 +102,9 @@ def read(fields: Fields, place: Place) -> Properties:
         kind = _KINDS.get(number)
         if kind is None:
             raise malformed(f"there is no property {number:#04x} that a client sends")
-        value = kind.read(block)
         if not kind.places & place:
-            raise MqttError(Code.PROTOCOL_ERROR, f"the property {number:#04x} has no place there")
+            raise malformed(f"the property {number:#04x} has no place there")
+        value = kind.read(block)
         if number in found:
             raise MqttError(Code.PROTOCOL_ERROR, f"the property {number:#04x} stands there twice")
         if kind.allowed is not None and not kind.allowed[0] <= value <= kind.allowed[1]:
