@@ -25,20 +25,12 @@ from tidemark.logs import log
 from tidemark.settings import DAY_S, Values
 from tidemark.store.agreement import hold
 from tidemark.store.connection import transaction
-from tidemark.store.copy import ROLLUP_COLUMNS, copy_out
-from tidemark.store.fold import (
-    SKETCH,
-    SUMMARY,
-    Range,
-    differs,
-    fold_base,
-    fold_rollups,
-    points_of,
-    rollups_of,
-)
+from tidemark.store.copy import copy_out
+from tidemark.store.fold import Range, points_of, rollups_of
 from tidemark.store.hypertable import CHUNKS_A_TRANSACTION
 from tidemark.store.marks import NUMBER, cut_marks, delete_marks, mark_windows
 from tidemark.store.parts import ANY_SPAN, Mark, Part, cuts, floor2, of_all, of_series
+from tidemark.store.replace import REPLACED, Kind, replace
 from tidemark.wire.summary import ROLLUP, Rollups
 
 _LOCK: Final = 0x7469_6465  # "tide"
@@ -277,16 +269,19 @@ class Settler:
                 # Every mark that is visible now is in the snapshot below as well: one settling serves them all.
                 around = connection.exec_driver_sql(_AROUND, (tier_s, scope.start, scope.end, MARKS_A_ROUND)).all()
                 marks = [*marks, *(Mark(*row) for row in around)]
-            found = copy_out(connection, self._replace_sql(level, scope, clock_us), _SETTLED)
+            replaced = replace(self.tiers_s[: level + 1], scope, self.horizon_s, clock_us, quantiles=self.quantiles)
+            found = copy_out(connection, replaced, REPLACED)
             rows = found[list(ROLLUP.names or ())].astype(ROLLUP)
             if level + 1 < len(self.tiers_s):
-                news = rows[found["kind"] != _UNCHANGED]
+                news = rows[found["kind"] != Kind.UNCHANGED]
                 self._mark_above(connection, self.tiers_s[level + 1], news, scope, clock_us / 1e6)
             self._mark_open(connection, tier_s, rows, scope)
             self._hold(connection)
         reach("settle.committed")
         changed = int(np.count_nonzero(found["kind"]))
-        corrected, refreshed = (int(np.count_nonzero(found["kind"] == kind)) for kind in (_CORRECTED, _REFRESHED))
+        corrected, refreshed = (
+            int(np.count_nonzero(found["kind"] == kind)) for kind in (Kind.CORRECTED, Kind.REFRESHED)
+        )
         return Settled(rows, changed, corrected, refreshed, sorted({mark.id for mark in marks}))
 
     def _lock(self, connection: Connection, scope: Range | list[Range]) -> int:
@@ -309,59 +304,6 @@ class Settler:
     def _hold(self, connection: Connection) -> None:
         """Last in a transaction: settings that were changed while it ran may owe what it has read as settled."""
         hold(connection, tiers_s=self.tiers_s, horizon_s=self.horizon_s, quantiles=self.quantiles)
-
-    def _replace_sql(self, level: int, scope: Range | list[Range], clock_us: int) -> str:
-        """One statement that folds `scope`, replaces the store's rollups that differ, and returns every row of it.
-
-        A window without points any more becomes a row with count 0. A row that is the same to the last bit keeps its
-        revision.
-        """
-        tier_s = self.tiers_s[level]
-        if level == 0:
-            fresh = fold_base(tier_s, scope, quantiles=self.quantiles)
-        else:
-            fresh = fold_rollups(tier_s, rollups_of(scope, self.tiers_s[level - 1]), quantiles=self.quantiles)
-        names = ", ".join((*SUMMARY, *SKETCH))
-        summary = ", ".join(
-            f"coalesce(f.{name}, {'window_start' if name.endswith('_time') else 0}) AS {name}" for name in SUMMARY
-        )
-        sketch = ", ".join(f"f.{name}" for name in SKETCH)
-        olds = ", ".join(f"o.{name} AS old_{name}" for name in (*SUMMARY, *SKETCH))
-        other_bits = " OR ".join(
-            [f"j.{name} <> j.old_{name}" for name in SUMMARY]
-            + [f"j.{name} IS DISTINCT FROM j.old_{name}" for name in SKETCH]
-        )
-        updates = ", ".join(f"{name} = excluded.{name}" for name in (*SUMMARY, *SKETCH, "final"))
-        closed = f"clock_timestamp() >= window_start + interval '1 second' * ({tier_s:d} + {float(self.horizon_s)!r})"
-        return f"""
-            WITH f AS MATERIALIZED ({fresh}),
-            o AS MATERIALIZED (SELECT p.* FROM {rollups_of(scope, tier_s)}),
-            j AS MATERIALIZED (
-                SELECT series_id, window_start, {summary}, {sketch}, {olds}, o.revision AS old_revision,
-                       coalesce(o.final, false) AS old_final, coalesce(o.final, false) OR {closed} AS final
-                FROM f FULL JOIN o USING (series_id, window_start)
-            ),
-            k AS MATERIALIZED (
-                SELECT j.*, CASE WHEN j.old_revision IS NULL THEN {_NEW:d}
-                                 WHEN {_differs_from_old()}
-                                 THEN CASE WHEN j.old_final THEN {_CORRECTED:d} ELSE {_REFRESHED:d} END
-                                 WHEN j.final <> j.old_final OR {other_bits} THEN {_TOUCHED:d}
-                                 ELSE {_UNCHANGED:d} END AS kind
-                FROM j
-            ),
-            r AS MATERIALIZED (
-                SELECT series_id, {tier_s:d} AS tier_s, window_start, {names}, kind, final,
-                       CASE WHEN kind = {_UNCHANGED:d} THEN old_revision
-                            ELSE greatest({clock_us:d}, coalesce(old_revision, 0) + 1) END AS revision
-                FROM k
-            ),
-            written AS (
-                INSERT INTO rollups (series_id, tier_s, window_start, {names}, revision, final)
-                SELECT series_id, tier_s, window_start, {names}, revision, final FROM r WHERE kind <> {_UNCHANGED:d}
-                ON CONFLICT (series_id, tier_s, window_start) DO UPDATE
-                SET {updates}, revision = excluded.revision, settled_at = now()
-            )
-            SELECT {ROLLUP_COLUMNS}, kind FROM r p"""
 
     def _mark_above(
         self, connection: Connection, tier_s: int, rows: Rollups, scope: Range | list[Range], now: float
@@ -391,20 +333,3 @@ class Settler:
         mark_windows(
             connection, tier_s, windows, early["series_id"], whole=isinstance(scope, Range), ready=ready, closing=True
         )
-
-
-_UNCHANGED: Final = 0
-_NEW: Final = 1
-_CORRECTED: Final = 2
-_REFRESHED: Final = 3
-_TOUCHED: Final = 4
-"""Only the last digits of a sum, `final` or the sketch differ."""
-_SETTLED: Final = np.dtype([*ROLLUP.descr, ("kind", "<i4")])
-
-
-def _differs_from_old() -> str:
-    """`fold.differs` between a row j and the row it replaces, whose columns stand in the same row as old_*."""
-    text = differs("j", "old")
-    for name in SUMMARY:
-        text = text.replace(f"old.{name}", f"j.old_{name}")
-    return text

@@ -1,0 +1,102 @@
+"""The statement that settles: folds a scope, replaces the rollups that differ, and returns every row of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+
+from tidemark.store.copy import ROLLUP_COLUMNS
+from tidemark.store.fold import SKETCH, SUMMARY, Range, differs, fold_base, fold_rollups, rollups_of
+from tidemark.wire.summary import ROLLUP
+
+
+class Kind(IntEnum):
+    """What became of a row.
+
+    It is the same to the last bit, was not there before, differs from a final row or from an open window's, or only the
+    last digits of a sum, `final` or the sketch differ.
+    """
+
+    UNCHANGED = 0
+    NEW = 1
+    CORRECTED = 2
+    REFRESHED = 3
+    TOUCHED = 4
+
+
+REPLACED: Final = np.dtype([*ROLLUP.descr, ("kind", "<i4")])
+"""What the statement returns, a row a rollup."""
+
+
+def replace(
+    tiers_s: Sequence[int], scope: Range | list[Range], horizon_s: float, clock_us: int, *, quantiles: bool
+) -> str:
+    """One statement that folds `scope`, replaces the store's rollups that differ, and returns every row of it.
+
+    A window without points any more becomes a row with count 0. A row that is the same to the last bit keeps its
+    revision.
+
+    Args:
+        tiers_s: From the base tier to the one that is settled.
+        scope: Its windows.
+        horizon_s: After so long a row is final.
+        clock_us: The database's, in microseconds: at least this is the revision of what changes.
+        quantiles: With sketches.
+    """
+    tier_s = tiers_s[-1]
+    if len(tiers_s) == 1:
+        fresh = fold_base(tier_s, scope, quantiles=quantiles)
+    else:
+        fresh = fold_rollups(tier_s, rollups_of(scope, tiers_s[-2]), quantiles=quantiles)
+    names = ", ".join((*SUMMARY, *SKETCH))
+    summary = ", ".join(
+        f"coalesce(f.{name}, {'window_start' if name.endswith('_time') else 0}) AS {name}" for name in SUMMARY
+    )
+    sketch = ", ".join(f"f.{name}" for name in SKETCH)
+    olds = ", ".join(f"o.{name} AS old_{name}" for name in (*SUMMARY, *SKETCH))
+    other_bits = " OR ".join(
+        [f"j.{name} <> j.old_{name}" for name in SUMMARY]
+        + [f"j.{name} IS DISTINCT FROM j.old_{name}" for name in SKETCH]
+    )
+    updates = ", ".join(f"{name} = excluded.{name}" for name in (*SUMMARY, *SKETCH, "final"))
+    closed = f"clock_timestamp() >= window_start + interval '1 second' * ({tier_s:d} + {float(horizon_s)!r})"
+    return f"""
+        WITH f AS MATERIALIZED ({fresh}),
+        o AS MATERIALIZED (SELECT p.* FROM {rollups_of(scope, tier_s)}),
+        j AS MATERIALIZED (
+            SELECT series_id, window_start, {summary}, {sketch}, {olds}, o.revision AS old_revision,
+                   coalesce(o.final, false) AS old_final, coalesce(o.final, false) OR {closed} AS final
+            FROM f FULL JOIN o USING (series_id, window_start)
+        ),
+        k AS MATERIALIZED (
+            SELECT j.*, CASE WHEN j.old_revision IS NULL THEN {Kind.NEW:d}
+                             WHEN {_differs_from_old()}
+                             THEN CASE WHEN j.old_final THEN {Kind.CORRECTED:d} ELSE {Kind.REFRESHED:d} END
+                             WHEN j.final <> j.old_final OR {other_bits} THEN {Kind.TOUCHED:d}
+                             ELSE {Kind.UNCHANGED:d} END AS kind
+            FROM j
+        ),
+        r AS MATERIALIZED (
+            SELECT series_id, {tier_s:d} AS tier_s, window_start, {names}, kind, final,
+                   CASE WHEN kind = {Kind.UNCHANGED:d} THEN old_revision
+                        ELSE greatest({clock_us:d}, coalesce(old_revision, 0) + 1) END AS revision
+            FROM k
+        ),
+        written AS (
+            INSERT INTO rollups (series_id, tier_s, window_start, {names}, revision, final)
+            SELECT series_id, tier_s, window_start, {names}, revision, final FROM r WHERE kind <> {Kind.UNCHANGED:d}
+            ON CONFLICT (series_id, tier_s, window_start) DO UPDATE
+            SET {updates}, revision = excluded.revision, settled_at = now()
+        )
+        SELECT {ROLLUP_COLUMNS}, kind FROM r p"""
+
+
+def _differs_from_old() -> str:
+    """`fold.differs` between a row j and the row it replaces, whose columns stand in the same row as old_*."""
+    text = differs("j", "old")
+    for name in SUMMARY:
+        text = text.replace(f"old.{name}", f"j.old_{name}")
+    return text
