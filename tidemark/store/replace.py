@@ -37,7 +37,8 @@ def replace(
     """One statement that folds `scope`, replaces the store's rollups that differ, and returns every row of it.
 
     A window without points any more becomes a row with count 0. A row that is the same to the last bit keeps its
-    revision.
+    revision. What a final row said, and what the one says that replaces it, goes into `corrections`; so does what a window
+    says whose first point was published after its horizon, when it had nothing, and was final so.
 
     Args:
         tiers_s: From the base tier to the one that is settled.
@@ -62,13 +63,13 @@ def replace(
         + [f"j.{name} IS DISTINCT FROM j.old_{name}" for name in SKETCH]
     )
     updates = ", ".join(f"{name} = excluded.{name}" for name in (*SUMMARY, *SKETCH, "final"))
-    closed = f"clock_timestamp() >= window_start + interval '1 second' * ({tier_s:d} + {float(horizon_s)!r})"
+    closes = f"window_start + interval '1 second' * ({tier_s:d} + {float(horizon_s)!r})"
     return f"""
         WITH f AS MATERIALIZED ({fresh}),
         o AS MATERIALIZED (SELECT p.* FROM {rollups_of(scope, tier_s)}),
         j AS MATERIALIZED (
             SELECT series_id, window_start, {summary}, {sketch}, {olds}, o.revision AS old_revision,
-                   coalesce(o.final, false) AS old_final, coalesce(o.final, false) OR {closed} AS final
+                   coalesce(o.final, false) AS old_final, coalesce(o.final, false) OR clock_timestamp() >= {closes} AS final
             FROM f FULL JOIN o USING (series_id, window_start)
         ),
         k AS MATERIALIZED (
@@ -80,7 +81,8 @@ def replace(
             FROM j
         ),
         r AS MATERIALIZED (
-            SELECT series_id, {tier_s:d} AS tier_s, window_start, {names}, kind, final,
+            SELECT series_id, {tier_s:d} AS tier_s, window_start, {names}, {_listed("coalesce(old_{0}, 0) AS was_{0}")},
+                   kind, final,
                    CASE WHEN kind = {Kind.UNCHANGED:d} THEN old_revision
                         ELSE greatest({clock_us:d}, coalesce(old_revision, 0) + 1) END AS revision
             FROM k
@@ -90,8 +92,20 @@ def replace(
             SELECT series_id, tier_s, window_start, {names}, revision, final FROM r WHERE kind <> {Kind.UNCHANGED:d}
             ON CONFLICT (series_id, tier_s, window_start) DO UPDATE
             SET {updates}, revision = excluded.revision, settled_at = now()
+        ),
+        told AS (
+            INSERT INTO corrections (series_id, tier_s, window_start, revision,
+                                     {_listed("was_{0}")}, {_listed("is_{0}")}, last_publish_time)
+            SELECT series_id, tier_s, window_start, revision, {_listed("was_{0}")}, {_listed("{0}")}, last_publish_time
+            FROM r WHERE kind = {Kind.CORRECTED:d} OR kind = {Kind.NEW:d} AND first_publish_time > {closes}
+            ON CONFLICT DO NOTHING
         )
         SELECT {ROLLUP_COLUMNS}, kind FROM r p"""
+
+
+def _listed(form: str) -> str:
+    """What a correction tells of a summary, each written so."""
+    return ", ".join(form.format(name) for name in ("count", "sum", "min", "max"))
 
 
 def _differs_from_old() -> str:
