@@ -36,13 +36,15 @@ class Answer(NamedTuple):
         told: All of it, for JSON.
         header: Names of the columns of rows, for CSV and NDJSON.
         rows: Made only where they are wanted.
-        of_the_data: What the tag is made of: not the moment at which it was read, nor how complete it was then.
+        of_the_data: What the tag is made of, as JSON: not the moment at which it was read, nor how complete it was then.
+        size: About how many values it has.
     """
 
     told: Mapping[str, Any]
     header: Sequence[str]
     rows: Iterable[Sequence[Any]]
-    of_the_data: Any
+    of_the_data: bytes
+    size: int
 
 
 class Written(NamedTuple):
@@ -94,8 +96,13 @@ def written(answer: Answer, as_form: str) -> Written:
         body = b"".join(_lines(answer))
     if len(body) > MOST_BYTES:
         raise _too_large()
-    tag = hashlib.blake2b(_TEXT.encode(answer.of_the_data), digest_size=12, person=as_form.encode()[:16]).hexdigest()
+    tag = hashlib.blake2b(answer.of_the_data, digest_size=12, person=as_form.encode()[:16]).hexdigest()
     return Written(f"{as_form}; charset=utf-8" if as_form == CSV else as_form, body, tag)
+
+
+def encoded(value: Any) -> bytes:
+    """As JSON; a part of an answer that is written once, for the answer (as `msgspec.Raw`) and for its tag."""
+    return _TEXT.encode(value)
 
 
 def _csv(answer: Answer) -> bytes:

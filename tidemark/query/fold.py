@@ -58,8 +58,8 @@ def scattered(
     place = places(axis, series, series_id, start)
     shape = len(series), len(axis)
     size = shape[0] * shape[1]
-    unique, inverse, number = np.unique(place, return_inverse=True, return_counts=True)
-    if len(unique) < len(place):
+    if not part.all():  # seldom: where points begin in the middle of an interval that is owed a settling
+        unique, inverse, number = np.unique(place, return_inverse=True, return_counts=True)
         fields = _joined({name: column.astype(np.float64) for name, column in fields.items()}, inverse, number, part)
         place = unique
     found: Fields = {}
@@ -72,6 +72,8 @@ def scattered(
 
 def places(axis: Axis, series: Sequence[int], series_id: Integers, start: Integers) -> Integers:
     """Where each row stands in a flat array of (series, intervals)."""
+    if len(series) == 1:
+        return np.searchsorted(axis.boundaries, start, side="right") - 1
     order = np.argsort(np.asarray(series, np.int64))
     row = order[np.searchsorted(np.asarray(series, np.int64)[order], series_id)]
     column = np.searchsorted(axis.boundaries, start, side="right") - 1
@@ -252,6 +254,12 @@ class States:
         shape = len(series), len(axis)
         self._changed = np.zeros(shape, bool)
         self._early = np.zeros(shape, bool)
+        self._settled = axis.boundaries[1:] <= settled_us
+        self._ended = axis.boundaries[1:] <= as_of_us
+        if len(owed.start):
+            self._owe(axis, series, owed)
+
+    def _owe(self, axis: Axis, series: Sequence[int], owed: Owed) -> None:
         row = {number: at for at, number in enumerate(series)}
         first = np.maximum(np.searchsorted(axis.boundaries, owed.start, side="right") - 1, 0)
         last = np.minimum(np.searchsorted(axis.boundaries, owed.end, side="left"), len(axis))
@@ -263,9 +271,6 @@ class States:
                 into[row[number], begin:end] = True
             else:
                 into[:, begin:end] = True
-        ends = axis.boundaries[1:]
-        self._settled = ends <= settled_us
-        self._ended = ends <= as_of_us
 
     @property
     def changed(self) -> int:

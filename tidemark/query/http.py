@@ -132,8 +132,7 @@ class Desk:
         try:
             async with asyncio.timeout(self.timeout_s), self.turns:
                 answer = await path.call(self.service, values, grant, time.time_ns() // 1000)
-                rows = answer.told.get(path.name, ())
-                if len(answer.told.get("start", ())) * len(rows) + len(rows) < _LARGE:
+                if answer.size < _LARGE:
                     return written(answer, as_form)
                 return await asyncio.get_running_loop().run_in_executor(None, written, answer, as_form)
         except TimeoutError:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from tidemark.edge.tokens import Grant
-from tidemark.query.answers import Answer, shown
+from tidemark.query.answers import Answer, encoded, shown
 from tidemark.query.buckets import Buckets, Line, Store, Wanted, buckets
 from tidemark.query.catalogue import Catalogue
 from tidemark.query.completeness import Completeness
@@ -64,15 +64,16 @@ class Service:
             told["tz"] = values["tz"]
         if found.cut_us is not None and over.start_us < found.cut_us:
             told["points-removed-before"] = shown(found.cut_us)
-        start = (over.boundaries[:-1] // 1000).tolist()
-        lines = [_line(line, values) for line in found.lines]
+        start = encoded((over.boundaries[:-1] // 1000).tolist())
+        lines = encoded([_line(line, values) for line in found.lines])
         skip = values["fill"] == "none"
         header = ("start", "source", "metric", *_columns(values))
         return Answer(
-            {**told, "start": start, "series": lines},
+            {**told, "start": msgspec.Raw(start), "series": msgspec.Raw(lines)},
             header,
             _rows(over, found, values, skip=skip),
-            [start, lines, told["provisional"]],
+            b"".join((start, lines, encoded(told["provisional"]))),
+            len(over) * len(found.lines),
         )
 
     async def series(self, values: Values, grant: Grant, now_us: int) -> Answer:
@@ -243,7 +244,7 @@ def _read(found: Buckets) -> Values:
 
 
 def _table(told: Values, rows: Sequence[Values], header: Sequence[str]) -> Answer:
-    return Answer(told, header, ([_flat(row.get(name)) for name in header] for row in rows), rows)
+    return Answer(told, header, ([_flat(row.get(name)) for name in header] for row in rows), encoded(rows), len(rows))
 
 
 def _flat(value: Any) -> Any:

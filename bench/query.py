@@ -1,0 +1,282 @@
+"""The query service beside VictoriaMetrics on the same data: 20 series, 28 days, a point every 30 s, as averages of two hours.
+
+    python bench/query.py [rollups] [marks] [points] [many] [clients] [memory] [--victoria-metrics PATH]
+
+wrk asks both in turn, one connection at a time but for `clients`, which are 16; medians of `--rounds`. `rollups`: one series
+from settled hours, 336 intervals. `marks`: the same with 200 windows owed a settling, and the settings of a plain PostgreSQL.
+`points`: intervals that lie across the hours, 80,640 points. `many`: all 20 series. `memory`: with 100,000 series, 16 clients
+and 50 requests that are refused for their size. VictoriaMetrics answers without its cache (`nocache=1`). Needs wrk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import load
+import read
+import rig
+from servers import free, peer
+
+from tidemark.local.postgres import Postgres
+from tidemark.store.connection import make_engine, transaction
+from tidemark.store.migrate import migrate
+from tidemark.store.series import SeriesCache
+from tidemark.wire.block import SeriesKey
+
+Bars = dict[str, tuple[float, str, float]]
+Figures = dict[str, object]
+SERIES = 20
+TIERS_S = (60, 3600, 86_400)
+RANGE = f"from={read.START_S}&until={read.END_S}&interval-sec={read.INTERVAL_S}"
+ACROSS_HOURS = f"from={read.START_S + 7}&until={read.END_S - 7193}&interval-sec={read.INTERVAL_S}&align=from"
+_ONE = "'&source=gateway-' .. (n % {series})"
+
+
+class Asked(NamedTuple):
+    """A server and what it is asked; `path` is Lua, with n for the number of the request."""
+
+    pid: int
+    url: str
+    path: str
+
+
+@contextmanager
+def serve(url: str) -> Iterator[tuple[int, str]]:
+    """The service: its pid and address."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TIDEMARK_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tidemark", "serve", f"--database_url={url}", "--http_port=0", "--access_log_share=0"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    ready = json.loads(process.stdout.readline())
+    try:
+        yield process.pid, ready["url"]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def victoria_metrics(binary: str, directory: Path) -> Iterator[tuple[int, str]]:
+    """The same points, in VictoriaMetrics."""
+    port = free()
+    command = [binary, f"-storageDataPath={directory}", f"-httpListenAddr=127.0.0.1:{port}", "-retentionPeriod=100y"]
+    with peer(command, port) as pid:
+        url = f"http://127.0.0.1:{port}"
+        times = range(read.START_S, read.END_S, read.EVERY_S)
+        for number in range(SERIES):
+            line = {
+                "metric": {"__name__": "fps", "source": f"gateway-{number}"},
+                "values": [((number + 1) * 7 + at // 30) % 1000 / 8 for at in times],
+                "timestamps": [at * 1000 for at in times],
+            }
+            request = urllib.request.Request(f"{url}/api/v1/import", json.dumps(line).encode(), method="POST")
+            urllib.request.urlopen(request).close()
+        urllib.request.urlopen(f"{url}/internal/force_flush").close()
+        yield pid, url
+
+
+def fill(url: str, series: int) -> None:
+    """The points and their rollups; and other series, that have no points."""
+    pool = make_engine(url, 2, 600)
+    read.TIERS_S = TIERS_S
+    keys = [SeriesKey("cams", f"gateway-{number}", "fps") for number in range(SERIES)]
+    read.fill(pool, list(SeriesCache(pool).ids(keys)))
+    with transaction(pool) as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO settings (tiers_s, horizon_s, debounce_s, quantiles) VALUES (CAST(%s AS integer[]), 120, 10, false)"
+            " ON CONFLICT DO NOTHING",
+            (list(TIERS_S),),
+        )
+        if series:
+            connection.exec_driver_sql(
+                "INSERT INTO series (project, source, metric) SELECT 'cams', 's' || n, 'm' FROM generate_series(1, %s) n",
+                (series,),
+            )
+    pool.dispose()
+
+
+def mark(url: str, number: int) -> None:
+    """So many windows of the first series that are owed a settling, spread over the range."""
+    pool = make_engine(url, 1, 60)
+    step = (read.END_S - read.START_S) // max(1, number)
+    with transaction(pool) as connection:
+        connection.exec_driver_sql("DELETE FROM marks")
+        connection.exec_driver_sql(
+            f"""INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at)
+                SELECT 60, to_timestamp({read.START_S} + n * {step} / 60 * 60), to_timestamp({read.START_S} + n * {step} / 60 * 60 + 60),
+                       series_id, now() + interval '1 hour'
+                FROM generate_series(0, {number - 1}) n, (SELECT series_id FROM series WHERE source = 'gateway-0') s"""
+        )
+    pool.dispose()
+
+
+def ask(asked: Asked, seconds: float, connections: int = 1) -> dict[str, float]:
+    """One round: milliseconds, and CPU of the server."""
+    script = f"""
+local n = 0
+function request() n = n + 1; return wrk.format("GET", {asked.path}) end
+function done(summary, latency, requests)
+  io.write(string.format('{{"requests":%d,"seconds":%f,"bad":%d,"p50_ms":%f,"p99_ms":%f}}\\n', summary.requests,
+    summary.duration / 1e6, summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.write
+    + summary.errors.timeout, latency:percentile(50) / 1000, latency:percentile(99) / 1000))
+end
+"""
+    before = rig.cpu_seconds([asked.pid])
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
+        file.write(script)
+        file.flush()
+        command = [load.wrk(), "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", file.name, asked.url]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    told: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    assert not told["bad"], (asked, told)
+    cpu = rig.cpu_seconds([asked.pid]) - before
+    return {**told, "cpu_ms": cpu / told["requests"] * 1000, "a_second": told["requests"] / told["seconds"]}
+
+
+def ours(server: tuple[int, str], query: str, one: str = _ONE) -> Asked:
+    """A query of ours for each series in turn."""
+    path = f"'/v1/query?project=cams&metric=fps&aggregation=avg&{query}' .. {one.format(series=SERIES)}"
+    return Asked(*server, path)
+
+
+def theirs(server: tuple[int, str], query: str, start: int) -> Asked:
+    """The same of VictoriaMetrics; its windows end where ours begin."""
+    head = f"/api/v1/query_range?nocache=1&step={read.INTERVAL_S}&start={start}&end={read.END_S}&query="
+    return Asked(*server, f"'{head}' .. {query}")
+
+
+_OF_ONE = """'avg_over_time(fps%7Bsource=%22gateway-' .. (n % 20) .. '%22%7D%5B2h%5D)'"""
+_OF_ALL = "'avg_over_time(fps%5B2h%5D)'"
+
+
+def measure(arguments: argparse.Namespace, url: str, stack: dict[str, tuple[int, str]]) -> tuple[Figures, Bars]:
+    """All cases but memory, each server in turn."""
+    found: dict[str, dict[str, list[dict[str, float]]]] = {}
+    service, peer_ = stack["ours"], stack.get("victoria_metrics")
+    start = read.START_S + read.INTERVAL_S
+    cases: dict[str, tuple[Asked, Asked | None, int, int]] = {
+        "rollups": (ours(service, RANGE), peer_ and theirs(peer_, _OF_ONE, start), 1, 0),
+        "marks": (ours(service, RANGE, "'&source=gateway-0'"), None, 1, 200),
+        "points": (ours(service, ACROSS_HOURS), peer_ and theirs(peer_, _OF_ONE, start + 7), 1, 0),
+        "many": (ours(service, RANGE, "''"), peer_ and theirs(peer_, _OF_ALL, start), 1, 0),
+        "clients": (ours(service, RANGE), peer_ and theirs(peer_, _OF_ONE, start), 16, 0),
+    }
+    for round_ in range(arguments.rounds + 1):
+        for name in arguments.cases:
+            if name not in cases:
+                continue
+            own, other, connections, marks = cases[name]
+            mark(url, marks)
+            for who, asked in (("ours", own), ("victoria_metrics", other)):
+                if asked is not None:
+                    told = ask(asked, arguments.seconds if round_ else 1, connections)
+                    if round_:  # the first is for warmth
+                        found.setdefault(name, {}).setdefault(who, []).append({k: round(v, 3) for k, v in told.items()})
+    medians = {
+        name: {
+            who: {
+                k: round(statistics.median(one[k] for one in all_), 3)
+                for k in ("p50_ms", "p99_ms", "cpu_ms", "a_second")
+            }
+            for who, all_ in rounds.items()
+        }
+        for name, rounds in found.items()
+    }
+    return {"medians": medians, "rounds": found}, _bars(medians)
+
+
+def _bars(medians: dict[str, dict[str, dict[str, float]]]) -> Bars:
+    bars: Bars = {}
+    if "rollups" in medians:
+        own = medians["rollups"]["ours"]
+        bars["rollups_p50_ms"], bars["rollups_cpu_ms"] = (own["p50_ms"], "<=", 2.2), (own["cpu_ms"], "<=", 0.6)
+        if "victoria_metrics" in medians["rollups"]:
+            ratio = own["p50_ms"] / medians["rollups"]["victoria_metrics"]["p50_ms"]
+            bars["rollups_to_victoria_metrics"] = (round(ratio, 2), "<=", 1.5)
+    for name, most in (("marks", 6), ("points", 45), ("many", 25)):
+        if name in medians:
+            bars[f"{name}_p50_ms"] = (medians[name]["ours"]["p50_ms"], "<=", most)
+    if "clients" in medians:
+        own = medians["clients"]["ours"]
+        bars["clients_a_second"], bars["clients_p99_ms"] = (own["a_second"], ">=", 1000), (own["p99_ms"], "<=", 100)
+    return bars
+
+
+def memory(service: tuple[int, str]) -> tuple[Figures, Bars]:
+    """Resident memory under everything at once; and afterwards."""
+    pid, url = service
+    idle = rig.resident_mb(pid)
+    peaks = []
+    giants = [
+        f"{url}/v1/query?project=cams&metric=fps&{ACROSS_HOURS}&aggregation=p99",
+        f"{url}/v1/query?project=cams&match=m&from=now-10d&interval-sec=60",
+        f"{url}/v1/query?project=cams&metric=fps&from={read.START_S}&until={read.END_S}&interval-sec=60",
+    ]
+    for turn in range(3):
+        wrk = subprocess.Popen(
+            [load.wrk(), "-t1", "-c16", "-d8s", f"{url}/v1/query?project=cams&metric=fps&source=gateway-1&{RANGE}"],
+            stdout=subprocess.DEVNULL,
+        )
+        curls = [subprocess.Popen(["curl", "-s", "-o", "/dev/null", giants[n % len(giants)]]) for n in range(50)]
+        peak = 0.0
+        while wrk.poll() is None:
+            peak = max(peak, rig.resident_mb(pid))
+            time.sleep(0.02)
+        for curl in curls:
+            curl.wait()
+        peaks.append(round(peak, 1))
+        assert turn < 3
+    after = rig.resident_mb(pid)
+    return {"idle_mb": round(idle, 1), "peaks_mb": peaks, "after_mb": round(after, 1)}, {
+        "memory_mb": (max(peaks), "<=", 300)
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    every = ["rollups", "marks", "points", "many", "clients", "memory"]
+    parser.add_argument("cases", nargs="*", default=every)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--victoria-metrics", help="its binary")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tidemark-bench-") as directory:
+        database = Postgres(Path(directory) / "postgres")
+        database.start()
+        try:
+            url = database.url()
+            migrate(url)
+            fill(url, 100_000 if "memory" in arguments.cases else 0)
+            with serve(url) as service:
+                stack = {"ours": service}
+                if arguments.victoria_metrics:
+                    with victoria_metrics(arguments.victoria_metrics, Path(directory) / "vm") as other:
+                        figures, bars = measure(arguments, url, {**stack, "victoria_metrics": other})
+                else:
+                    figures, bars = measure(arguments, url, stack)
+                if "memory" in arguments.cases:
+                    figures["memory"], more = memory(service)
+                    bars.update(more)
+        finally:
+            database.stop()
+    return rig.finish("query", figures, bars)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
