@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -54,6 +55,8 @@ NOT_RUN = {
     ("docs/operations/devices.md", "connection tidemark"): ELSEWHERE + "tests/edge/test_foreign_devices.py",
     ("docs/operations/flink.md", "python -m pipelines.ingest --runner"): FLINK,
     ("docs/operations/flink.md", "kubectl"): FLINK,
+    ("docs/operations/query.md", "tidemark token"): ELSEWHERE + "tests/query",
+    ("docs/operations/query.md", '{"project"'): PICTURE,
     ("docs/operations/runbook.md", "SELECT"): ELSEWHERE + "tests/store/test_roles.py, as tidemark_reader",
 }
 """By page and the beginning of the snippet."""
@@ -155,6 +158,8 @@ def test_a_snippet_runs(snippet: Snippet, stack: Stack, directory: Path) -> None
         list(client.query_and_wait(text))
     elif text.startswith("SELECT"):
         query(environment["TIDEMARK_DATABASE_URL"], text)
+    elif "/v1/query" in text and text.startswith("curl "):
+        _asked(text, directory, environment)
     elif SENDS.search(text):
         _sent(text, directory)
     elif text.startswith("import "):
@@ -199,6 +204,29 @@ def _sent(text: str, directory: Path) -> None:
     finally:
         assert edge.stop()[0] == 0
         bus.server.stop()
+
+
+def _asked(text: str, directory: Path, environment: dict[str, str]) -> None:
+    """Run what asks the query service."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not here")
+    url = environment["TIDEMARK_DATABASE_URL"]
+    query(
+        url,
+        "INSERT INTO series (project, source, metric) VALUES ('cams', 'gateway-7', 'fps')"
+        " ON CONFLICT (project, source, metric) DO UPDATE SET metric = excluded.metric RETURNING 1",
+    )
+    (directory / "tokens").write_text(line_of(token := new_token(), "cams", ["read"]) + "\n")
+    command = ["serve", f"--database_url={url}", f"--tokens=file:{directory / 'tokens'}", "--http_port=0"]
+    with subprocess.Popen([sys.executable, "-m", "tidemark", *command], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        port = json.loads(server.stdout.readline())["url"].rpartition(":")[2]
+        try:
+            said = _run(["bash", "-ec", text.replace("8090", port)], directory, {"TOKEN": token})
+            assert json.loads(said)["series"][0]["source"] == "gateway-7", said
+        finally:
+            server.terminate()
+    assert server.returncode == 0
 
 
 def _run(command: list[str], directory: Path, environment: dict[str, str]) -> str:
