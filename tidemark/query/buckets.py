@@ -175,8 +175,8 @@ def _lines(
 def _settled(store: Store, found: _Found) -> int:
     base_us = store.tiers_s[0] * SECOND_US
     settled = (found.as_of_us - round(store.horizon_s * SECOND_US)) // base_us * base_us
-    owing = found.owed.start[~found.owed.closing]
-    return min(settled, int(owing.min())) if len(owing) else settled
+    owing = found.owed.start
+    return min(settled, int(owing.min()) // base_us * base_us) if len(owing) else settled
 
 
 async def _read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted) -> _Found:

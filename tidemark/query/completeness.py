@@ -7,11 +7,14 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tidemark.query.answers import shown
 from tidemark.query.intervals import SECOND_US
 from tidemark.store.agreement import KEPT, kept_as
+from tidemark.store.completeness import Completeness as Found
+from tidemark.store.completeness import completeness, completeness_sql, numbered
 from tidemark.wire.message import microseconds, moment
 
 if TYPE_CHECKING:
@@ -30,49 +33,58 @@ _CORRECTIONS: Final = """
     FROM corrections c JOIN series s USING (series_id)
     WHERE s.project = $1 AND ($2::text[] IS NULL OR s.source = ANY($2)) AND c.corrected_at >= $3
     ORDER BY c.corrected_at DESC, c.series_id, c.tier_s, c.window_start LIMIT $4"""
-_KNOWN: Final = """
-    SELECT clock_timestamp() AS at,
-           (SELECT min(CASE WHEN h.idle THEN h.at ELSE h.written_publish_time END) FROM heartbeats h
-            WHERE h.at > clock_timestamp() - interval '60 seconds') AS ingested,
-           (SELECT max(h.at) FROM heartbeats h) AS heard,
-           (SELECT sum(after_horizon)::float8 / nullif(sum(points), 0) FROM sources WHERE project = $1) AS expected_late,
-           (SELECT min(window_from) FROM marks m WHERE NOT m.closing
-            AND (m.series_id IS NULL OR EXISTS (SELECT FROM series s WHERE s.series_id = m.series_id AND s.project = $1))) AS owed,
-           (SELECT extract(epoch FROM clock_timestamp() - min(ready_at))::float8 FROM marks) AS oldest_due_s"""
+_KNOWN: Final = completeness_sql(numbered)
 
 
 class Known:
     """What is known of a project at one moment."""
 
-    def __init__(self, row: Any, base_s: int, horizon_s: float) -> None:
-        self._base_us, self._horizon_us = base_s * SECOND_US, round(horizon_s * SECOND_US)
-        self._at = microseconds(row["at"])
-        self._ingested = None if row["ingested"] is None else microseconds(row["ingested"])
-        self._heard = None if row["heard"] is None else microseconds(row["heard"])
-        self._late = row["expected_late"]
-        self._owed = None if row["owed"] is None else microseconds(row["owed"])
-        self._oldest_due_s = row["oldest_due_s"]
+    def __init__(self, found: Found | None) -> None:
+        self._found = found
 
     def told(self, settled_us: int | None) -> dict[str, Any]:
-        """As an answer has it; `settled_us` is of the series and the range that are asked for."""
-        if settled_us is None:
-            settled_us = (self._at - self._horizon_us) // self._base_us * self._base_us
-            settled_us = settled_us if self._owed is None else min(settled_us, self._owed)
-        complete = None
-        if self._ingested is not None:
-            complete = min(settled_us, (self._ingested - self._horizon_us) // self._base_us * self._base_us)
-        silent = "never heard" if self._heard is None else f"silent since {shown(self._heard)}"
+        """As an answer has it.
+
+        Args:
+            settled_us: Of the series and the range that are asked for; None: of the whole project.
+        """
+        found = self._found
+        if found is None:
+            return {**dict.fromkeys(("complete-until", "settled-until", "ingested-until")), "ingest": "never heard of"}
+        if settled_us is not None:
+            # of the project it may be less, and it may be more, since that was asked a moment ago
+            found = replace(found, settled_until=settled_us)
         return {
-            "complete-until": shown(complete),
-            "settled-until": shown(settled_us),
-            "ingested-until": shown(self._ingested),
-            "ingest": "live" if self._ingested is not None else silent,
-            "expected-late": None if self._late is None else round(self._late, 6),
+            "complete-until": shown(found.complete_until),
+            "settled-until": shown(found.settled_until),
+            "ingested-until": shown(found.ingested_until),
+            "ingest": found.ingest,
+            "expected-late": None if found.expected_late is None else round(found.expected_late, 6),
         }
 
     def more(self) -> dict[str, Any]:
         """What only the path of completeness tells."""
-        return {"as-of": shown(self._at), "oldest-due-s": max(0.0, self._oldest_due_s or 0.0)}
+        found = self._found
+        if found is None:
+            return {"processes": []}
+        return {
+            "as-of": shown(found.now),
+            "behind-s": found.behind_s,
+            "horizon-s": found.horizon_s,
+            "oldest-due-s": found.oldest_due_s,
+            "corrections-of-the-last-hour": found.corrections,
+            "processes": [
+                {
+                    "process": one.process,
+                    "job": one.job,
+                    "at": shown(one.at),
+                    "idle": one.idle,
+                    "written-publish-time": shown(one.written_publish_time),
+                    "watermark": shown(one.watermark),
+                }
+                for one in found.heartbeats
+            ],
+        }
 
 
 class Completeness:
@@ -104,8 +116,7 @@ class Completeness:
         return await asyncio.shield(found)
 
     async def _asked(self, project: str) -> Known:
-        row = await self._store.database.row(_KNOWN, project)
-        return Known(row, self._store.tiers_s[0], self._store.horizon_s)
+        return Known(completeness(tuple(await self._store.database.row(_KNOWN, project, None, None, None))))
 
     async def sources(
         self, project: str, only: Sequence[str], order: str, limit: int, now_us: int
