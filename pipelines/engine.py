@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, StandardOptions
 from apache_beam.pipeline import ExternalTransformFinder, PipelineVisitor
 from apache_beam.testing.test_stream import TestStream
 from apache_beam.transforms import userstate
@@ -31,6 +31,12 @@ def reads_pubsub(options: PipelineOptions) -> bool:
     """The engine has a Pub/Sub reader of its own."""
     runner: str = options.view_as(StandardOptions).runner
     return runner == "DataflowRunner"
+
+
+def job_name(options: PipelineOptions, values: Values) -> str:
+    """What the job is called; without a name of its own as its subscription is."""
+    own: str | None = options.view_as(GoogleCloudOptions).job_name
+    return own or str(values.subscription).rpartition("/")[2]
 
 
 def bundle_s(options: PipelineOptions) -> float:

@@ -27,6 +27,7 @@ from pipelines.report import help_text, reported
 from tidemark.settings import Values
 from tidemark.wire.limits import Limits
 from transforms.decode import DecodeMessages
+from transforms.heartbeat import Heart
 from transforms.preview import Preview
 from transforms.prometheus import Endpoint
 from transforms.resources import Store, Warehouse
@@ -42,15 +43,18 @@ def build(pipeline: beam.Pipeline, options: PipelineOptions, values: Values) -> 
     preview_s = values.horizon_s + values.lateness_slack_s
     store = Store.of(values)
     warehouse = Warehouse(values.rollup_dataset, values.bigquery_storage_endpoint)
+    native = engine.reads_pubsub(options)
+    heart = Heart(store, engine.job_name(options, values))
     read = ReadMessages(
         values.subscription,
-        native=engine.reads_pubsub(options),
+        native=native,
         max_messages=values.prefetch_messages,
         max_bytes=values.prefetch_bytes,
         threads=values.pull_threads,
         idle_timeout_s=values.idle_timeout_s,
         span_s=values.watermark_span_s,
         max_lateness_s=preview_s,
+        heart=None if native else heart,
         run=READING.run,
         bundle_s=engine.bundle_s(options),
     )
@@ -59,7 +63,7 @@ def build(pipeline: beam.Pipeline, options: PipelineOptions, values: Values) -> 
         pipeline
         | "read" >> read
         | "decode" >> DecodeMessages(Limits.of(values))
-        | "write raw" >> WriteRaw(store, values.shards, preview_s, metrics)
+        | "write raw" >> WriteRaw(store, values.shards, preview_s, metrics, heart if native else None)
         | "preview" >> Preview(base_s, values.early_firing_s, preview_s, values.quantiles)
         | "write previews" >> WriteRollups(store, warehouse, metrics)
     )

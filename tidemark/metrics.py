@@ -98,6 +98,7 @@ _LIST: Final = [
         ("retries_unavailable", "Attempts repeated because a service did not answer."),
         ("retries_misconfigured", "Attempts repeated because something waits for a person."),
         ("sources_not_noted", "Times that what was seen of sources could not be written."),
+        ("heartbeats_missed", "Times that a process could not write that it reads."),
         ("restarts", "Local runs: times that the pipeline failed and was started again."),
     ),
     Metric("watermark", Kind.GAUGE, "The watermark in seconds since 1970; now less this is its lag. Own reader only."),

@@ -20,6 +20,7 @@ from tidemark.settings import STORE, Values, read
 from tidemark.store import dead_letters
 from tidemark.store.agreement import agreed
 from tidemark.store.connection import STATEMENT_TIMEOUT_S, make_engine, single_statement
+from tidemark.store.heartbeats import beat
 from tidemark.store.identity import identity
 from tidemark.store.location import database_url
 from tidemark.store.series import SeriesCache
@@ -133,6 +134,10 @@ class Store:
     def sources(self) -> SourceBook:
         """The process's notes on sources."""
         return _once(("sources", self), lambda: SourceBook(self._pool(), self.tiers_s[0], self.horizon_s))
+
+    def beat(self, job: str, written_us: int | None, watermark_us: int | None, *, idle: bool) -> None:
+        """Say that this process reads; see `tidemark.store.heartbeats.beat`."""
+        beat(self._pool(), job, written_us, watermark_us, idle=idle)
 
     def settler(self) -> Settler:
         """The process's settler."""

@@ -24,10 +24,12 @@ from apache_beam.transforms.core import RestrictionProvider
 from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, Duration, Timestamp
 
+from tidemark.bus.frontier import Frontier
 from tidemark.bus.puller import Puller
 from tidemark.failpoints import reach
 from tidemark.wire.message import Message, delivered, microseconds
 from transforms.counters import count, gauge
+from transforms.heartbeat import Heart, State
 
 _END: Final = 2**62
 BUNDLE_S: Final = 0.3
@@ -53,6 +55,7 @@ class ReadMessages(beam.PTransform):
         run: `Reading.run` when the graph was built.
         bundle_s: How long one bundle gathers: a message is acknowledged late by at most this, and the cost of a bundle
             is spread over it.
+        heart: Where the process says that it reads, unless the engine has the reader.
     """
 
     subscription: str
@@ -65,6 +68,7 @@ class ReadMessages(beam.PTransform):
     max_lateness_s: float
     run: int = 0
     bundle_s: float = BUNDLE_S
+    heart: Heart | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -100,6 +104,7 @@ class Reading:
         self._lock = threading.Lock()
         self._puller: Puller | None = None
         self._watermark: EventTimeWatermark | None = None
+        self._frontier = Frontier()
         self.run = 0
         """Counts the restarts of the pipeline in this process."""
         self.draining = threading.Event()
@@ -115,11 +120,23 @@ class Reading:
             if config.run != self.run:
                 return None
             if self._puller is None or self._watermark is None:
-                self._puller = Puller(config.subscription, config.max_messages, config.max_bytes, config.threads, count)
+                self._puller = puller = Puller(
+                    config.subscription, config.max_messages, config.max_bytes, config.threads, count, self._frontier
+                )
                 self._watermark = EventTimeWatermark(config.span_s, config.idle_timeout_s, config.max_lateness_s)
                 self._puller.start()
                 self.last_message = time.monotonic()
+                if config.heart is not None:
+                    config.heart.start(lambda: self.state(puller))
             return self._puller, self._watermark
+
+    def state(self, of: Puller) -> State | None:
+        """What is known of the reading; None once this puller is closed."""
+        with self._lock:
+            puller, watermark = self._puller, self._watermark
+        if puller is not of or watermark is None:
+            return None
+        return State(puller.stored_before(), watermark.last or None, puller.quiet())
 
     def started(self) -> bool:
         """Messages are being pulled."""
@@ -173,6 +190,11 @@ class EventTimeWatermark:
         self._minima: deque[tuple[float, int]] = deque()
         self._heard = time.monotonic()
         self._value = 0
+
+    @property
+    def last(self) -> int:
+        """What `micros` said last."""
+        return self._value
 
     def observe(self, messages: list[Message], published: list[int]) -> None:
         """Take the messages of one pull into account.

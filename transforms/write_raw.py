@@ -21,6 +21,7 @@ from tidemark.store.write import Written
 from tidemark.wire.block import Block
 from tidemark.wire.summary import MICROSECONDS, Points, windows
 from transforms.counters import count, count_waiting, observe
+from transforms.heartbeat import HANDED, Heart
 from transforms.preview import block_of
 from transforms.prometheus import NOWHERE, Endpoint, serve
 from transforms.resources import Store
@@ -39,12 +40,14 @@ class WriteRaw(beam.PTransform):
         shards: Into how many keys the series are hashed.
         preview_s: How long after its end a window still has previews; later points are counted and left out.
         metrics: Where the worker serves its own.
+        heart: Where the process says that it reads, where the engine has the reader; else the reader does.
     """
 
     store: Store
     shards: int
     preview_s: float
     metrics: Endpoint = NOWHERE
+    heart: Heart | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -62,11 +65,13 @@ class _Write(beam.DoFn):
         self._written = False
         set_up_worker()
         serve(self._config.metrics)
+        if self._config.heart is not None:
+            HANDED.begins(self._config.heart)
 
     def process(self, block: Block) -> Iterator[TimestampedValue]:
         store = self._config.store
         began = time.perf_counter()
-        written = until_done(lambda: store.writer().write(block), count=count)
+        written = self._stored(block)
         self._written = True
         observe("commit_ms", (time.perf_counter() - began) * 1000)
         observe("block_points", len(block.points))
@@ -78,6 +83,19 @@ class _Write(beam.DoFn):
                 count("beyond_previews", len(points))
             else:
                 yield TimestampedValue((shard, block_of(points)), Timestamp(micros=start))
+
+    def _stored(self, block: Block) -> Written:
+        store, published = self._config.store, block.points["publish_time"]
+        if self._config.heart is None or not len(published):
+            return until_done(lambda: store.writer().write(block), count=count)
+        number = HANDED.taken(int(published.min()), int(published.max()))
+        try:
+            written = until_done(lambda: store.writer().write(block), count=count)
+        except BaseException:
+            HANDED.failed(number)
+            raise
+        HANDED.stored(number)
+        return written
 
     def teardown(self) -> None:
         if self._written:

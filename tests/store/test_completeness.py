@@ -12,7 +12,6 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from tidemark.store.completeness import (
-    LIVE_S,
     Completeness,
     completeness,
     completeness_of,
@@ -21,6 +20,7 @@ from tidemark.store.completeness import (
     pyformat,
 )
 from tidemark.store.connection import make_engine, transaction
+from tidemark.store.heartbeats import COUNTS_S, LIVE_S
 from tidemark.wire.message import moment_s
 
 HORIZON_S = 120
@@ -188,7 +188,7 @@ def known(*beats: tuple[float, float | None], now_us: int = NOW_US) -> Completen
 
 
 def test_the_least_of_those_who_live_counts() -> None:
-    found = known((1, 2), (3, 100), (LIVE_S + 1, 5000))
+    found = known((1, 2), (LIVE_S + 1, 100), (COUNTS_S + 1, 5000))
     assert (found.ingest, found.ingested_until) == ("live", NOW_US - 100 * US)
     assert found.complete_until == (HOUR_S - 240) * US, "220 s ago, down to a minute"
     assert found.behind_s == 240
@@ -196,11 +196,11 @@ def test_the_least_of_those_who_live_counts() -> None:
 
 def test_who_knows_nothing_yet_makes_no_promise() -> None:
     assert known((1, 2), (3, None)).ingested_until is None
-    assert known((1, 2), (LIVE_S + 1, None)).ingested_until == NOW_US - 2 * US
+    assert known((1, 2), (COUNTS_S + 1, None)).ingested_until == NOW_US - 2 * US
 
 
 def test_after_the_last_was_heard_of_it_stays_where_it_was() -> None:
-    beats = ((0, 2), (30, 10), (50, 3))
+    beats = ((0, 2), (30, 10), (LIVE_S + 10, 3))
     live = known(*beats)
     assert live.ingested_until == NOW_US - 10 * US
     for later_s in (LIVE_S + 1, 3600, 10**6):

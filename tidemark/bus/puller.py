@@ -19,6 +19,7 @@ from google.pubsub_v1 import types
 
 from tidemark.bus.channel import channel
 from tidemark.bus.codes import TRANSIENT
+from tidemark.bus.frontier import Frontier
 from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
 from tidemark.logs import log
 from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S, kind
@@ -39,6 +40,7 @@ HALVINGS: Final = 5
 """Of a request that Pub/Sub takes for wrong: one id of it may be, and the others have to get through."""
 PULL_MESSAGES: Final = 1000
 _RPC_TIMEOUT_S: Final = 30
+_ASK_TIMEOUT_S: Final = 3
 
 _PULL, _PULLED, _ACK, _MODIFY, _GET, _SUBSCRIPTION = (
     getattr(types, name).pb()
@@ -86,6 +88,7 @@ class Puller:
         max_bytes: int,
         threads: int = 2,
         count: Callable[[str], None] = lambda _name: None,
+        frontier: Frontier | None = None,
     ) -> None:
         """Nothing is pulled before `start`.
 
@@ -95,6 +98,7 @@ class Puller:
             max_bytes: Most bytes of their bodies.
             threads: Pulls kept open at once.
             count: Told `retries_unavailable` or `retries_misconfigured` when a pull fails.
+            frontier: Of an earlier puller of the same subscription.
         """
         self._count = count
         self.subscription = subscription
@@ -112,6 +116,9 @@ class Puller:
         self._done_at: dict[str, float] = {}
         self._sizes: dict[str, int] = {}
         self._bytes = 0
+        self._unstored: dict[str, int] = {}
+        self._frontier = frontier or Frontier()
+        self._frontier.begin()
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._closed = threading.Event()
@@ -153,20 +160,51 @@ class Puller:
             return len(self._leases)
 
     def acknowledge(self, ack_ids: Sequence[str]) -> None:
-        """Acknowledge; what Pub/Sub does not hear of is delivered again, which is harmless."""
+        """Acknowledge what is stored; what Pub/Sub does not hear of is delivered again, which is harmless."""
         for some in requests(ack_ids):
             self._tell(self._ack, lambda ids: _ACK(subscription=self.subscription, ack_ids=ids), some)
-        self._let_go(ack_ids)
+        self._let_go(ack_ids, stored=True)
 
     def done(self, ack_ids: Sequence[str]) -> None:
         """Note that messages are stored: what remains is that the engine commits, which takes it seconds or never."""
         now = time.monotonic()
         with self._changed:
             self._done_at.update((ack_id, now) for ack_id in ack_ids if ack_id in self._leases)
+            for ack_id in ack_ids:
+                self._unstored.pop(ack_id, None)
+
+    def quiet(self) -> bool:
+        """Nothing is held that is not stored, and nothing came lately."""
+        with self._changed:
+            return not self._unstored and self._frontier.quiet()
+
+    def stored_before(self) -> int | None:
+        """What was published before this, in microseconds since 1970, is stored, as `Frontier` believes; None: not known."""
+        if self.quiet():
+            self._ask()
+        with self._changed:
+            return self._frontier.stored_before(min(self._unstored.values(), default=None))
+
+    def _ask(self) -> None:
+        """Whether anything waits; the pulls that are open say nothing until something does, or are cut off."""
+        with self._changed:
+            if self._full() or self._stopping.is_set():
+                return
+        at_us = time.time_ns() // 1000
+        request = _PULL(subscription=self.subscription, max_messages=PULL_MESSAGES, return_immediately=True)
+        try:
+            response = self._pull(request, timeout=_ASK_TIMEOUT_S)
+        except grpc.RpcError:
+            return  # the pulls that are open tell why
+        if response.received_messages:
+            self._add(response.received_messages)
+        else:
+            with self._changed:
+                self._frontier.nothing_waited(at_us)
 
     def release(self, ack_ids: Sequence[str]) -> None:
         """Give messages back, to be delivered again at once; what is not held any more is left alone."""
-        held = self._let_go(ack_ids)
+        held = self._let_go(ack_ids, stored=False)
         if held:
             self._modify_deadline(held, 0)
 
@@ -234,6 +272,8 @@ class Puller:
             for ack_id, message in zip(ack_ids, messages, strict=True):
                 self._leases[ack_id] = now + SHORTEST_ACK_DEADLINE_S
                 self._sizes[ack_id] = len(message.data)
+            self._unstored.update(zip(ack_ids, times, strict=True))
+            self._frontier.came(min(times), max(times))
             self._bytes += total
             if not self._stopping.is_set():
                 self._ready.append(pulled)
@@ -241,10 +281,13 @@ class Puller:
                 return
         self.release(ack_ids)
 
-    def _let_go(self, ack_ids: Sequence[str]) -> list[str]:
+    def _let_go(self, ack_ids: Sequence[str], *, stored: bool) -> list[str]:
         """Forget messages; those that were held."""
         with self._changed:
             held = [ack_id for ack_id in ack_ids if ack_id in self._leases]
+            unstored = [self._unstored.pop(ack_id) for ack_id in ack_ids if ack_id in self._unstored]
+            if unstored and not stored:
+                self._frontier.gave_back(min(unstored))
             for ack_id in held:
                 del self._leases[ack_id]
                 self._done_at.pop(ack_id, None)

@@ -19,14 +19,13 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from tidemark.store.connection import single_statement
+from tidemark.store.heartbeats import COUNTS_S, LIVE_S
 from tidemark.wire.message import moment
 from tidemark.wire.summary import MICROSECONDS
 
-LIVE_S: Final = 60
-"""Who was not heard of for so long is silent; longer than a lease of messages lasts, which a process that died held."""
 _TOLD: Final = "10 minutes"
 """Who was heard of so long before the newest is told of."""
-MOST_CORRECTIONS: Final = 100_000
+MOST_CORRECTIONS: Final = 10_000
 """Counted no further."""
 
 
@@ -193,8 +192,8 @@ def completeness(row: Sequence[Any]) -> Completeness | None:
 
 
 def _ingested(heartbeats: Sequence[Heartbeat], at: int) -> int | None:
-    """What those who were live at a time know of together: what the least of them knows."""
-    known = [one.written_publish_time for one in heartbeats if one.at >= at - LIVE_S * MICROSECONDS]
+    """What those who counted at a time know of together: what the least of them knows."""
+    known = [one.written_publish_time for one in heartbeats if one.at >= at - COUNTS_S * MICROSECONDS]
     return None if None in known else min((one for one in known if one is not None), default=None)
 
 
