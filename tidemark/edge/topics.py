@@ -22,7 +22,7 @@ from tidemark.edge.tokens import Grant
 from tidemark.wire.reasons import Reason
 
 ROOT: Final = "tidemark"
-_NUMBER: Final = re.compile(rb"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*").fullmatch
+_NUMBER: Final = re.compile(rb"\s*[+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?\s*+").fullmatch
 _SWITCH: Final = {b"on": b"1", b"true": b"1", b"off": b"0", b"false": b"0"}
 _TEXT: Final = msgspec.json.Encoder()
 _VALUE: Final = msgspec.json.Decoder()
@@ -136,7 +136,6 @@ def _element(to: Route, found: Any, now_us: Callable[[], int]) -> Body:
 def _flat(to: Route, found: dict[str, Any], now_us: Callable[[], int]) -> Body:
     """Metrics by name, and perhaps the time of all of them."""
     time = found.pop(_TIME, None)
-    stamped = 0 if time is not None else len(found)
     shared = _stamp(now_us()) if time is None else _TEXT.encode(time)
     points = [
         b'{"metric":%b,"event_time":%b,"value":%b}' % (_TEXT.encode(name), shared, _TEXT.encode(_number(value)))
@@ -144,7 +143,8 @@ def _flat(to: Route, found: dict[str, Any], now_us: Callable[[], int]) -> Body:
         if name not in ("project", "source")
     ]
     project = b'"project":%b,' % _TEXT.encode(found["project"]) if "project" in found else b""
-    return Body(b'{%b"source":%b,"points":[%b]}' % (project, to.source, b",".join(points)), stamped)
+    text = b'{%b"source":%b,"points":[%b]}' % (project, to.source, b",".join(points))
+    return Body(text, 0 if time is not None else len(points))
 
 
 def _with_time(to: Route, metric: bytes, found: dict[str, Any], now_us: Callable[[], int]) -> Body:
@@ -195,8 +195,12 @@ def _stamp(now_us: int) -> bytes:
 
 
 def _json(text: bytes) -> Any:
+    if not text.strip():
+        raise RefusedMessageError(Reason.EMPTY_MESSAGE, "the message is empty")
     try:
         return _VALUE.decode(text)
+    except msgspec.ValidationError as error:  # a number that is too large
+        raise RefusedMessageError(Reason.BAD_VALUE, f"{_shown(text)}: {error}") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise RefusedMessageError(Reason.NOT_JSON, f"{_shown(text)}: {error}") from None
 
