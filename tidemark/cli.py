@@ -21,6 +21,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "maintain": "tidemark.operate.maintain",
     "compact": "tidemark.operate.compact",
     "sources": "tidemark.operate.sources",
+    "status": "tidemark.operate.status",
     "settings": "tidemark.operate.settings",
     "edge": "tidemark.edge.commands",
     "serve": "tidemark.query.commands",

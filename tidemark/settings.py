@@ -227,6 +227,14 @@ COMPRESS_AFTER_DAYS = Setting(
 DEAD_LETTER_DAYS = Setting(
     "dead_letter_days", int, "0", "Age in days at which dead letters are removed; 0 keeps them.", 0, 36_500
 )
+CORRECTIONS_DAYS = Setting(
+    "corrections_days",
+    int,
+    "90",
+    "Age in days at which it is forgotten what corrected rollups said before; 0 keeps it.",
+    0,
+    36_500,
+)
 METRICS_PORT = Setting(
     "metrics_port",
     int,
@@ -566,9 +574,19 @@ SERVE = (
 FLUSH = (TOPIC, PUBLISH_TIMEOUT_S)
 VERIFY = (*STORE, ROLLUP_DATASET, STORAGE_ENDPOINT, TIERS_S, HORIZON_S, QUANTILES)
 MIGRATE = (*STORE, CHUNK_DAYS)
-MAINTAIN = (*STORE, TIERS_S, HORIZON_S, DEBOUNCE_S, RETENTION_DAYS, COMPRESS_AFTER_DAYS, DEAD_LETTER_DAYS)
+MAINTAIN = (
+    *STORE,
+    TIERS_S,
+    HORIZON_S,
+    DEBOUNCE_S,
+    RETENTION_DAYS,
+    COMPRESS_AFTER_DAYS,
+    DEAD_LETTER_DAYS,
+    CORRECTIONS_DAYS,
+)
 DELETE = (*STORE, TIERS_S)
 SOURCES = STORE
+STATUS = STORE
 COMPACT = (ROLLUP_DATASET, HORIZON_S, DEBOUNCE_S)
 REBUILD = (*STORE, *WAREHOUSE, TIERS_S)
 

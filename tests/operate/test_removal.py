@@ -95,7 +95,9 @@ def product(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Product]:
         monkeypatch.setenv(name, environment[name])
     made = Product(environment)
     with transaction(made.pool) as connection:
-        connection.exec_driver_sql("TRUNCATE points, rollups, marks, dead_letters, ledger, series, settings")
+        connection.exec_driver_sql(
+            "TRUNCATE points, rollups, marks, dead_letters, ledger, corrections, series, settings"
+        )
         connection.exec_driver_sql("UPDATE retention SET removed_before = '-infinity'")
     agreed(made.pool, read(AGREED, {"horizon_s": "0", "debounce_s": "0"}, environment={}), keep=True)
     made.series.forget()
@@ -490,6 +492,31 @@ def test_dead_letters_go_when_they_are_told_to(product: Product, capsys: pytest.
     assert command(capsys, "maintain", "--dead_letter_days=5")["dead_letters_removed"] == 6
 
 
+def test_corrections_go_after_a_quarter_of_a_year(
+    product: Product, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "_DELETE_AT_ONCE", 7)
+    with transaction(product.pool) as connection:
+        connection.exec_driver_sql(
+            """INSERT INTO corrections SELECT 1, 60, now(), i, 1, 1, 1, 1, 2, 2, 2, 2, now(), now() - i * interval '1 day'
+               FROM generate_series(1, 100) i"""
+        )
+    assert command(capsys, "maintain", "--corrections_days=0")["corrections_removed"] == 0
+    assert command(capsys, "maintain")["corrections_removed"] == 11
+    assert command(capsys, "maintain", "--corrections_days=10")["corrections_removed"] == 80
+    assert product.number("SELECT count(*) FROM corrections") == 9
+
+
+def test_heartbeats_of_long_ago_go_and_the_last_ones_stay(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
+    with transaction(product.pool) as connection:
+        connection.exec_driver_sql(
+            """INSERT INTO heartbeats SELECT 'p' || i, 'job', now() - interval '1 year' - i * interval '1 hour', true
+               FROM generate_series(0, 30) i"""
+        )
+    assert command(capsys, "maintain")["heartbeats_removed"] == 6
+    assert command(capsys, "maintain")["heartbeats_removed"] == 0
+
+
 def test_a_table_with_dead_rows_is_vacuumed(product: Product, capsys: pytest.CaptureFixture[str]) -> None:
     with transaction(product.pool) as connection:
         connection.exec_driver_sql("ALTER TABLE ledger SET (autovacuum_enabled = false)")
@@ -550,6 +577,8 @@ def test_old_chunks_become_columnar(product: Product, capsys: pytest.CaptureFixt
         "chunks_compressed": 0,
         "ledger_rows_folded": 0,
         "dead_letters_removed": 0,
+        "corrections_removed": 0,
+        "heartbeats_removed": 0,
         "vacuumed": [],
         "not_columnar": None,
         "points_adopted": 0,

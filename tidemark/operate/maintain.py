@@ -1,7 +1,7 @@
 """`tidemark maintain`: keeps the raw store in shape; run it from cron, beside ingest, as the tables' owner.
 
 Removes points past --retention_days (their rollups stay), turns old TimescaleDB chunks columnar, folds the ledger,
-removes old dead letters, vacuums tables with many dead rows. Safe to stop and to run again. A step that fails is told,
+removes old dead letters, corrections and heartbeats, vacuums tables with many dead rows. Safe to stop and to run again. A step that fails is told,
 the next ones are done, and the exit status is 1. From the first window on
 that is owed a settling points stay whatever their age, and it says so: a job that has stopped is noticed here too.
 """
@@ -37,6 +37,8 @@ class Maintained:
     chunks_compressed: int = 0
     ledger_rows_folded: int = 0
     dead_letters_removed: int = 0
+    corrections_removed: int = 0
+    heartbeats_removed: int = 0
     vacuumed: list[str] = field(default_factory=list)
     not_columnar: str | None = None
     points_adopted: int = 0
@@ -104,6 +106,12 @@ def _steps(keeping: Housekeeping, values: Values, now_s: float, done: Maintained
     def dead_letters() -> None:
         done.dead_letters_removed = keeping.remove_dead_letters(values.dead_letter_days)
 
+    def corrections() -> None:
+        done.corrections_removed = keeping.remove_corrections(values.corrections_days)
+
+    def heartbeats() -> None:
+        done.heartbeats_removed = keeping.remove_heartbeats()
+
     def vacuum() -> None:
         done.vacuumed = keeping.vacuum()
 
@@ -112,12 +120,15 @@ def _steps(keeping: Housekeeping, values: Values, now_s: float, done: Maintained
         "columns": columns,
         "ledger": ledger,
         "dead letters": dead_letters,
+        "corrections": corrections,
+        "heartbeats": heartbeats,
         "vacuum": vacuum,
     }
     wanted = {
         "retention": values.retention_days,
         "columns": values.compress_after_days,
         "dead letters": values.dead_letter_days,
+        "corrections": values.corrections_days,
     }
     return {name: step for name, step in steps.items() if wanted.get(name, True)}
 
@@ -160,7 +171,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(asdict(done), default=datetime.isoformat))  # noqa: T201
     else:
         print(  # noqa: T201
-            f"Removed {done.points_removed:,} points and {done.dead_letters_removed:,} dead letters, "
+            f"Removed {done.points_removed:,} points, {done.dead_letters_removed:,} dead letters and "
+            f"{done.corrections_removed:,} corrections, "
             f"compressed {done.chunks_compressed:,} chunks, folded {done.ledger_rows_folded:,} ledger rows, "
             f"vacuumed {', '.join(done.vacuumed) or 'nothing'}."
         )

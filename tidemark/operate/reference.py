@@ -24,6 +24,7 @@ from tidemark.settings import (
     REBUILD,
     SERVE,
     SOURCES,
+    STATUS,
     STORE,
     VERIFY,
     Setting,
@@ -44,6 +45,7 @@ TAKEN_BY: Final[dict[str, tuple[Setting, ...]]] = {
     "delete": DELETE,
     "maintain": MAINTAIN,
     "sources": SOURCES,
+    "status": STATUS,
     "settings": (*STORE, *AGREED),
     "compact": COMPACT,
 }

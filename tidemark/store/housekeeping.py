@@ -1,4 +1,4 @@
-"""What keeps the raw store in shape beside running pipelines: retention, chunks, the ledger, dead letters, dead rows.
+"""What keeps the raw store in shape beside running pipelines: retention, chunks, the ledger, what is old, dead rows.
 
 Each step commits by itself, may be stopped anywhere and done again. Points are removed in the order: move the cut,
 then remove and tell the ledger in one transaction; so a settler whose snapshot lacks points has seen the cut. The cut
@@ -32,7 +32,17 @@ LEDGER_DAYS: Final = 2
 DEAD_ROWS: Final = 10_000
 DEAD_SHARE: Final = 0.1
 """A table is vacuumed when it has more dead rows than the first, and than this share of its live ones."""
-TABLES: Final = ("points", "rollups", "marks", "dead_letters", "ledger", "series", "sources")
+TABLES: Final = (
+    "points",
+    "rollups",
+    "marks",
+    "dead_letters",
+    "ledger",
+    "series",
+    "sources",
+    "corrections",
+    "heartbeats",
+)
 LOCK_TIMEOUT_S: Final = 5.0
 """Writers queue behind a lock that is waited for: so not for long, and then again."""
 _LOCK: Final = 0x7469_6466
@@ -69,6 +79,11 @@ WITH gone AS (
 )
 SELECT count(*) FROM gone"""
 """With bounds in the text, so that other chunks are left out, and not locked, when the statement is planned."""
+_OLD_CORRECTIONS: Final = """
+DELETE FROM corrections WHERE ctid = ANY(ARRAY(
+    SELECT ctid FROM corrections WHERE corrected_at < clock_timestamp() - make_interval(days => %s) LIMIT %s
+))"""
+_OLD_HEARTBEATS: Final = "DELETE FROM heartbeats WHERE at < (SELECT max(at) FROM heartbeats) - interval '1 day'"
 _DEAD: Final = """
 SELECT relname FROM pg_stat_user_tables
 WHERE relname = ANY(CAST(%s AS text[])) AND n_dead_tup > %s AND n_dead_tup > CAST(%s AS float8) * n_live_tup ORDER BY relname"""
@@ -256,6 +271,21 @@ class Housekeeping:
                     "DELETE FROM dead_letters WHERE first_seen < clock_timestamp() - make_interval(days => %s)", (days,)
                 ).rowcount
             )
+
+    def remove_corrections(self, days: int) -> int:
+        """Remove those that were made longer ago, some a transaction; returns how many."""
+        removed = 0
+        while True:
+            with transaction(self.pool) as connection:
+                some = int(connection.exec_driver_sql(_OLD_CORRECTIONS, (days, _DELETE_AT_ONCE)).rowcount)
+            removed += some
+            if some < _DELETE_AT_ONCE:
+                return removed
+
+    def remove_heartbeats(self) -> int:
+        """Remove those of processes that were silent for a day when the newest was written, which stays; returns how many."""
+        with transaction(self.pool) as connection:
+            return int(connection.exec_driver_sql(_OLD_HEARTBEATS).rowcount)
 
     def vacuum(self) -> list[str]:
         """Vacuum and analyse the tables with many dead rows; returns their names."""
