@@ -55,6 +55,7 @@ NOT_RUN = {
     ("docs/operations/devices.md", "connection tidemark"): ELSEWHERE + "tests/edge/test_foreign_devices.py",
     ("docs/operations/flink.md", "python -m pipelines.ingest --runner"): FLINK,
     ("docs/operations/flink.md", "kubectl"): FLINK,
+    ("docs/operations/observability.md", "complete until"): PICTURE,
     ("docs/operations/query.md", "tidemark token"): ELSEWHERE + "tests/query",
     ("docs/operations/query.md", '{"project"'): PICTURE,
     ("docs/operations/runbook.md", "SELECT"): ELSEWHERE + "tests/store/test_roles.py, as tidemark_reader",
