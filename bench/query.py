@@ -1,9 +1,10 @@
 """The query service beside VictoriaMetrics on the same data: 20 series, 28 days, a point every 30 s, as averages of two hours.
 
-    python bench/query.py [rollups] [marks] [points] [many] [clients] [memory] [--victoria-metrics PATH]
+    python bench/query.py [rollups] [marks] [owed] [points] [many] [clients] [memory] [--victoria-metrics PATH]
 
 wrk asks both in turn, one connection at a time but for `clients`, which are 16; medians of `--rounds`. `rollups`: one series
-from settled hours, 336 intervals. `marks`: the same with 200 windows owed a settling, and the settings of a plain PostgreSQL.
+from settled hours, 336 intervals. `marks`: the same while 200 windows of another series are owed a settling. `owed`: of this one, so that 200 intervals are read
+from points where they are.
 `points`: intervals that lie across the hours, 80,640 points. `many`: all 20 series. `memory`: with 100,000 series, 16 clients
 and 50 requests that are refused for their size. VictoriaMetrics answers without its cache (`nocache=1`). Needs wrk.
 """
@@ -111,8 +112,8 @@ def fill(url: str, series: int) -> None:
     pool.dispose()
 
 
-def mark(url: str, number: int) -> None:
-    """So many windows of the first series that are owed a settling, spread over the range."""
+def mark(url: str, number: int, source: str = "gateway-19") -> None:
+    """So many windows of one series that are owed a settling, spread over the range."""
     pool = make_engine(url, 1, 60)
     step = (read.END_S - read.START_S) // max(1, number)
     with transaction(pool) as connection:
@@ -121,7 +122,7 @@ def mark(url: str, number: int) -> None:
             f"""INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at)
                 SELECT 60, to_timestamp({read.START_S} + n * {step} / 60 * 60), to_timestamp({read.START_S} + n * {step} / 60 * 60 + 60),
                        series_id, now() + interval '1 hour'
-                FROM generate_series(0, {number - 1}) n, (SELECT series_id FROM series WHERE source = 'gateway-0') s"""
+                FROM generate_series(0, {number - 1}) n, (SELECT series_id FROM series WHERE source = '{source}') s"""
         )
     pool.dispose()
 
@@ -162,6 +163,7 @@ def theirs(server: tuple[int, str], query: str, start: int) -> Asked:
 
 
 _OF_ONE = """'avg_over_time(fps%7Bsource=%22gateway-' .. (n % 20) .. '%22%7D%5B2h%5D)'"""
+_NONE = (0, "gateway-0")
 _OF_ALL = "'avg_over_time(fps%5B2h%5D)'"
 
 
@@ -170,19 +172,21 @@ def measure(arguments: argparse.Namespace, url: str, stack: dict[str, tuple[int,
     found: dict[str, dict[str, list[dict[str, float]]]] = {}
     service, peer_ = stack["ours"], stack.get("victoria_metrics")
     start = read.START_S + read.INTERVAL_S
-    cases: dict[str, tuple[Asked, Asked | None, int, int]] = {
-        "rollups": (ours(service, RANGE), peer_ and theirs(peer_, _OF_ONE, start), 1, 0),
-        "marks": (ours(service, RANGE, "'&source=gateway-0'"), None, 1, 200),
-        "points": (ours(service, ACROSS_HOURS), peer_ and theirs(peer_, _OF_ONE, start + 7), 1, 0),
-        "many": (ours(service, RANGE, "''"), peer_ and theirs(peer_, _OF_ALL, start), 1, 0),
-        "clients": (ours(service, RANGE), peer_ and theirs(peer_, _OF_ONE, start), 16, 0),
+    first = ours(service, RANGE, "'&source=gateway-0'")
+    cases: dict[str, tuple[Asked, Asked | None, int, tuple[int, str]]] = {
+        "rollups": (ours(service, RANGE), peer_ and theirs(peer_, _OF_ONE, start), 1, _NONE),
+        "marks": (first, None, 1, (200, "gateway-19")),
+        "owed": (first, None, 1, (200, "gateway-0")),
+        "points": (ours(service, ACROSS_HOURS), peer_ and theirs(peer_, _OF_ONE, start + 7), 1, _NONE),
+        "many": (ours(service, RANGE, "''"), peer_ and theirs(peer_, _OF_ALL, start), 1, _NONE),
+        "clients": (ours(service, RANGE), peer_ and theirs(peer_, _OF_ONE, start), 16, _NONE),
     }
     for round_ in range(arguments.rounds + 1):
         for name in arguments.cases:
             if name not in cases:
                 continue
             own, other, connections, marks = cases[name]
-            mark(url, marks)
+            mark(url, *marks)
             for who, asked in (("ours", own), ("victoria_metrics", other)):
                 if asked is not None:
                     told = ask(asked, arguments.seconds if round_ else 1, connections)
@@ -250,7 +254,7 @@ def memory(service: tuple[int, str]) -> tuple[Figures, Bars]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = ["rollups", "marks", "points", "many", "clients", "memory"]
+    every = ["rollups", "marks", "owed", "points", "many", "clients", "memory"]
     parser.add_argument("cases", nargs="*", default=every)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)

@@ -115,17 +115,18 @@ def _agree(parts: Parts, guide: str) -> Found:
     except UsageError as error:
         yield str(error)
         return
-    yield from _served(container, values)
-    yield from _ended(pod, container, values)
+    yield from served(container, values)
+    yield from ended(pod, container, values)
     yield from drained(values)
-    yield from _bounded(pod, container, values)
-    yield from _tokens(pod, container, values.tokens, guide)
-    yield from _selected(by_kind, runs, container)
-    yield from _numbered(by_kind, runs)
+    yield from bounded(pod, container, least_memory_mib(values))
+    yield from tokens(pod, container, values.tokens, guide)
+    yield from selected(by_kind, runs, container)
+    yield from numbered(by_kind, runs)
     yield from _spooled(runs, container, values)
 
 
-def _served(container: dict[str, Any], values: Values) -> Found:
+def served(container: dict[str, Any], values: Values) -> Found:
+    """Its probes and ports are those of its options."""
     if not values.http_address == values.metrics_address == ANYWHERE:
         yield "what is served on the loopback interface is reached by nobody outside the pod"
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -136,7 +137,8 @@ def _served(container: dict[str, Any], values: Values) -> Found:
             yield f"the {probe} is not {path.path} at the port http"
 
 
-def _ended(pod: dict[str, Any], container: dict[str, Any], values: Values) -> Found:
+def ended(pod: dict[str, Any], container: dict[str, Any], values: Values) -> Found:
+    """It has time to end in order."""
     program, pause_s = container["lifecycle"]["preStop"]["exec"]["command"]
     if program != "sleep":
         yield "nothing waits before SIGTERM until it is known that the pod ends"
@@ -144,9 +146,8 @@ def _ended(pod: dict[str, Any], container: dict[str, Any], values: Values) -> Fo
         yield f"terminationGracePeriodSeconds is not {BESIDE_DRAIN_S} s more than the pause and --drain_s"
 
 
-def _bounded(pod: dict[str, Any], container: dict[str, Any], values: Values) -> Found:
-    """No more memory, CPU and rights than it needs, and no less."""
-    least = least_memory_mib(values)
+def bounded(pod: dict[str, Any], container: dict[str, Any], least: int) -> Found:
+    """No more memory (`least` MiB), CPU and rights than it needs, and no less."""
     if int(container["resources"]["limits"]["memory"].removesuffix("Mi")) < least:
         yield f"the memory's limit is less than {least}Mi"
     if container["resources"]["requests"]["cpu"] != "1":
@@ -158,7 +159,7 @@ def _bounded(pod: dict[str, Any], container: dict[str, Any], values: Values) -> 
         yield "the pod may more than it needs"
 
 
-def _tokens(pod: dict[str, Any], container: dict[str, Any], tokens: str, guide: str) -> Found:
+def tokens(pod: dict[str, Any], container: dict[str, Any], tokens: str, guide: str) -> Found:
     """Their file is mounted as a directory, so that a changed secret is seen; the guide makes it."""
     path = Path(tokens.removeprefix("file:"))
     mounts = [mount for mount in container["volumeMounts"] if Path(mount["mountPath"]) == path.parent]
@@ -167,10 +168,11 @@ def _tokens(pod: dict[str, Any], container: dict[str, Any], tokens: str, guide: 
         yield f"{path} is not mounted by its directory"
     for name in names:
         if f"create secret generic {name} --from-file={path.name}" not in guide:
-            yield f"{GUIDE} does not make the secret {name} with {path.name}"
+            yield f"its guide does not make the secret {name} with {path.name}"
 
 
-def _selected(parts: dict[str, dict[str, Any]], runs: dict[str, Any], container: dict[str, Any]) -> Found:
+def selected(parts: dict[str, dict[str, Any]], runs: dict[str, Any], container: dict[str, Any]) -> Found:
+    """What selects pods selects its own."""
     pod = runs["spec"]["template"]
     (spread,) = pod["spec"]["topologySpreadConstraints"]
     service = parts["Service"]["spec"]
@@ -181,14 +183,14 @@ def _selected(parts: dict[str, dict[str, Any]], runs: dict[str, Any], container:
         ("PodDisruptionBudget", parts["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"]),
     ):
         if not selector.items() <= pod["metadata"]["labels"].items():
-            yield f"the {what} selects no pod of the edge"
+            yield f"the {what} selects no pod of it"
     if [port["targetPort"] for port in service["ports"]] != ["http"] or container["ports"][0]["name"] != "http":
         yield "the service leads to another port than http"
     if pod["spec"]["serviceAccountName"] != parts["ServiceAccount"]["metadata"]["name"]:
         yield "the pod's service account is not the one that is made"
 
 
-def _numbered(parts: dict[str, dict[str, Any]], runs: dict[str, Any]) -> Found:
+def numbered(parts: dict[str, dict[str, Any]], runs: dict[str, Any]) -> Found:
     """There are two pods or more, whatever is updated or moved; who decides how many is one."""
     if parts["PodDisruptionBudget"]["spec"].get("maxUnavailable") != 1:
         yield "the PodDisruptionBudget does not move one pod at a time"

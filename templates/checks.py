@@ -24,6 +24,7 @@ from pipelines import template
 from templates.check_cloud_run import cloud_run
 from templates.check_edge import edge, kustomize
 from templates.check_kubernetes import kubernetes
+from templates.check_query import query as query_service
 from templates.check_terraform import terraform, terraform_itself
 from tidemark.metrics import METRICS, NAMESPACE, Kind
 from tidemark.operate import reference
@@ -274,6 +275,7 @@ CHECKS: Final[dict[str, tuple[Callable[[Path], Iterator[str]], ...]]] = {
         alerts,
         kubernetes,
         edge,
+        query_service,
         copies,
         dockerfile,
         lock,

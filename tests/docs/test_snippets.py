@@ -58,6 +58,7 @@ NOT_RUN = {
     ("docs/operations/observability.md", "complete until"): PICTURE,
     ("docs/operations/query.md", "tidemark token"): ELSEWHERE + "tests/query",
     ("docs/operations/query.md", '{"project"'): PICTURE,
+    ("docs/operations/query.md", "kubectl"): CLUSTER,
     ("docs/operations/runbook.md", "SELECT"): ELSEWHERE + "tests/store/test_roles.py, as tidemark_reader",
 }
 """By page and the beginning of the snippet."""

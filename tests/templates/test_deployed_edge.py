@@ -61,7 +61,7 @@ BROKEN_MANIFEST: dict[str, tuple[str, str, str]] = {
     ),
     "the tokens' file": ("mountPath: /etc/tidemark,", "mountPath: /etc,", "mounted"),
     "the tokens' directory": ("mountPath: /etc/tidemark,", "mountPath: /etc/tidemark, subPath: tokens,", "mounted"),
-    "the tokens' secret": ("secretName: tidemark-t", "secretName: t", GUIDE),
+    "the tokens' secret": ("secretName: tidemark-t", "secretName: t", "guide does not make"),
     "what the deployment selects": ("matchLabels: {app: t", "matchLabels: {app: x", "Deployment selects"),
     "what the service selects": ("  selector: {app: t", "  selector: {app: x", "Service selects"),
     "the pods' label": ("      labels: {app: t", "      labels: {app: x", "selects"),

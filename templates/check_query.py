@@ -1,0 +1,59 @@
+"""Holds the query service's manifest for Kubernetes against the code that it deploys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from templates.check_edge import Found, Parts, bounded, ended, numbered, selected, served, tokens
+from templates.manifests import filled, misnamed
+from tidemark import cli
+from tidemark.arguments import read_settings
+from tidemark.settings import SERVE
+
+PATH: Final = Path("templates", "kubernetes", "query.yaml")
+GUIDE: Final = Path("docs", "operations", "query.md")
+VARIABLES: Final = {
+    "IMAGE": "registry.example/ingest:1",
+    "SECRET": "projects/p/secrets/s/versions/latest",
+    "ACCOUNT": "query@p.iam.gserviceaccount.com",
+}
+LEAST_MIB: Final = 350
+"""300 is what it may need with many series and large answers under way (`bench/query.py memory`)."""
+
+
+def query(root: Path) -> Found:
+    """Its options are the service's, and what is around it leads to what they say."""
+    text, guide = (root / PATH).read_text(), (root / GUIDE).read_text()
+    yield from misnamed(text, PATH, VARIABLES, guide, GUIDE)
+    try:
+        yield from (f"{PATH}: {found}" for found in _agree(list(yaml.safe_load_all(filled(text, VARIABLES))), guide))
+    except yaml.YAMLError as error:
+        yield f"{PATH} cannot be parsed: {str(error).splitlines()[0]}"
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+        yield f"{PATH} lacks something: {error!r}"
+
+
+def _agree(parts: Parts, guide: str) -> Found:
+    by_kind = {part["kind"]: part for part in parts}
+    runs = by_kind["Deployment"]
+    pod = runs["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    if container["command"] != ["tidemark", "serve"]:
+        yield "the container does not run tidemark serve"
+    try:
+        parsed = cli.parser(["serve"]).parse_args(["serve", *container["args"]])
+    except SystemExit:
+        yield f"tidemark serve does not take {' '.join(container['args'])}"
+        return
+    values = read_settings(parsed, SERVE)
+    if values.database_secret is None:
+        yield "the database's URL stands in the manifest"
+    yield from served(container, values)
+    yield from ended(pod, container, values)
+    yield from bounded(pod, container, LEAST_MIB)
+    yield from tokens(pod, container, values.tokens, guide)
+    yield from selected(by_kind, runs, container)
+    yield from numbered(by_kind, runs)
