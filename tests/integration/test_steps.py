@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.integration.points import Feed, Point, everything_is_right, query, stored
+from tests.store.corrections import chained
 from tidemark.bus.puller import LEASE_S
 from tidemark.local.job import Job
 from tidemark.local.pubsub.control import Control, Stats
 from tidemark.local.stack import DATASET, SUBSCRIPTION
+from tidemark.store.connection import make_engine
 from tidemark.warehouse.clients import rest
 
 KILLED = -9
@@ -102,5 +104,10 @@ def test_whatever_step_the_program_dies_after_everything_is_right_in_the_end(
     oracle = feed.oracle()
     assert len(oracle.winners) == run.sent
     everything_is_right(environment, oracle)
+    pool = make_engine(environment["TIDEMARK_DATABASE_URL"], 1, 60)
+    try:
+        assert chained(pool) > 0, "each change of a final rollup is told once, whatever died when"
+    finally:
+        pool.dispose()
     left = run.stats()
     assert (left.queued, left.outstanding) == (0, 0)

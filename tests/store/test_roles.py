@@ -15,9 +15,12 @@ from tests.store.faults import START_US, block, writer
 from tidemark.errors import MisconfiguredError
 from tidemark.local.postgres import Postgres, find
 from tidemark.operate.maintain import maintain
-from tidemark.settings import MAINTAIN, read
+from tidemark.settings import AGREED, MAINTAIN, read
 from tidemark.store import dead_letters
+from tidemark.store.agreement import agreed
+from tidemark.store.completeness import completeness_of
 from tidemark.store.connection import make_engine, transaction
+from tidemark.store.heartbeats import beat
 from tidemark.store.migrate import migrate
 from tidemark.store.read import Reader
 from tidemark.store.rebuild import Rebuild
@@ -87,6 +90,8 @@ def test_each_does_its_job(urls: dict[str, str], as_role: Callable[[str], Engine
     newer.points["publish_time"] += 1
     assert made.write(newer).overwritten > 0
     assert settle(as_role("writer"))
+    for written_us in (None, START_US):
+        beat(as_role("writer"), "job", written_us, None, idle=False)
     reader = Reader(as_role("reader"), TIERS_S)
     found = reader.series("faults")
     assert len(found) == 10
@@ -98,8 +103,19 @@ def test_each_does_its_job(urls: dict[str, str], as_role: Callable[[str], Engine
     assert sum(removed.points for removed in Deletion(operator, TIERS_S, [next(iter(found))], None, None).run()) == 100
     assert settle(as_role("writer"))
     assert reader.buckets(list(found), day, day + 86_400_000_000, 86_400, ["count"])["count"].sum() == 900
-    values = read(MAINTAIN, {"retention_days": "1"}, environment={})
-    assert maintain(urls["owner"], values, START_US / 1e6 + 10 * 86_400).points_removed == 900
+    values = agreed(as_role("writer"), read(AGREED, {}, environment={}), keep=True)
+    assert values.tiers_s == TIERS_S
+    found = completeness_of(as_role("reader"), "faults")
+    assert found is not None
+    assert (found.ingested_until, found.corrections) == (START_US, 3)
+    with transaction(as_role("reader")) as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM corrections WHERE is_count = 0").scalar_one() == 3
+    with transaction(as_role("owner")) as connection:
+        connection.exec_driver_sql("UPDATE corrections SET corrected_at = now() - interval '91 days'")
+    done = maintain(
+        urls["owner"], read(MAINTAIN, {"retention_days": "1"}, environment={}), START_US / 1e6 + 10 * 86_400
+    )
+    assert (done.points_removed, done.corrections_removed, done.failed) == (900, 3, {})
 
 
 @pytest.mark.parametrize(
@@ -111,6 +127,9 @@ def test_each_does_its_job(urls: dict[str, str], as_role: Callable[[str], Engine
         ("writer", "UPDATE retention SET removed_before = now()"),
         ("writer", "UPDATE ledger SET received = 0"),
         ("writer", "DELETE FROM dead_letters"),
+        ("writer", "UPDATE corrections SET was_count = 0"),
+        ("writer", "DELETE FROM corrections"),
+        ("writer", "DELETE FROM heartbeats"),
         ("writer", "CREATE TABLE mine (x int)"),
         ("operator", "TRUNCATE points"),
         ("operator", "UPDATE points SET value = 0"),
@@ -118,6 +137,7 @@ def test_each_does_its_job(urls: dict[str, str], as_role: Callable[[str], Engine
         ("reader", "INSERT INTO marks (tier_s, window_from, window_to, ready_at) VALUES (60, now(), now(), now())"),
         ("reader", "CREATE TEMPORARY TABLE mine (x int)"),
         ("reader", "DELETE FROM points"),
+        ("reader", "INSERT INTO heartbeats VALUES ('p', 'j', now(), true)"),
     ],
 )
 def test_and_nothing_else(as_role: Callable[[str], Engine], role: str, statement: str) -> None:
