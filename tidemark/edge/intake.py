@@ -150,9 +150,8 @@ class Intake:
             return None
         now = self.clock.now()
         columns = Columns()
-        if len(text) > self._most_bytes or not self._decoder.decode(
-            Message(text, {"project": grant.project}, now, ""), columns, now
-        ):
+        message = Message(text, {"project": grant.project}, now, "")
+        if len(text) > self._most_bytes or not self._decoder.at_once(message, text, columns, now):
             return None
         try:
             self._check(columns, grant)

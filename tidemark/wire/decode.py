@@ -50,24 +50,27 @@ class Decoder:
         Returns:
             Whether all of it was read at once, by one call; if not, it may be right all the same.
         """
-        held = len(into.series)
         try:
             text = body(message, self.limits.max_message_bytes)
-            try:
-                for item in _parse(text):
-                    if item.project is NO_PROJECT:
-                        named(item, message.attributes.get("project"))
-                    self.accept(item, into, message.publish_time, now_us)
-                if len(into.series) == held:
-                    raise RejectedError(Reason.EMPTY_MESSAGE, "the body has no points")
-            except (RejectedError, *UNREADABLE):
-                into.truncate(held)
-                OneByOne(self, message, text, into, now_us).decode()
-                return False
+            if self.at_once(message, text, into, now_us):
+                return True
+            OneByOne(self, message, text, into, now_us).decode()
         except RejectedError as rejected:
             into.dead_letters.append(whole(message, rejected))
+        return False
+
+    def at_once(self, message: Message, text: bytes, into: Columns, now_us: int) -> bool:
+        """Append the points of `message`, whose text this is, if all of it is right; False: it is not, and none is appended."""
+        held = len(into.series)
+        try:
+            for item in _parse(text):
+                if item.project is NO_PROJECT:
+                    named(item, message.attributes.get("project"))
+                self.accept(item, into, message.publish_time, now_us)
+        except (RejectedError, *UNREADABLE):
+            into.truncate(held)
             return False
-        return True
+        return len(into.series) > held
 
     def accept(self, item: Body, into: Columns, publish_time: int, now_us: int) -> None:
         """Append the point or points of one body."""
