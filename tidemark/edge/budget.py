@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 _WOKEN: Final = 8
-"""Of those that wait, when something is given back: each of them gives back in turn."""
+"""Of those that wait, in a turn of the loop; where none of so many finds room, the others are not asked before there is more."""
 
 
 @dataclass
@@ -25,7 +26,8 @@ class Budget:
     most: int
     used: int = 0
     _by_project: dict[str, int] = field(default_factory=dict)
-    _waiting: deque[Callable[[], None]] = field(default_factory=deque)
+    _waiting: deque[Callable[[], bool]] = field(default_factory=deque)
+    _wakes: bool = False
 
     def take(self, project: str, size: int) -> bool:
         """Reserve; whether there is room. What is the project's only request may take all that is free."""
@@ -39,16 +41,30 @@ class Budget:
 
     def give_back(self, project: str, size: int) -> None:
         """Give back what was reserved."""
+        if not size:
+            return
         self.used -= size
         left = self._by_project[project] - size
         if left:
             self._by_project[project] = left
         else:
             del self._by_project[project]
-        if self._waiting:
-            for _ in range(min(_WOKEN, len(self._waiting))):
-                self._waiting.popleft()()
+        self._wake_soon()
 
-    def wait(self, again: Callable[[], None]) -> None:
-        """Have it called once, soon after something is given back; it tries again then, and may find no room."""
+    def wait(self, again: Callable[[], bool]) -> None:
+        """Have it called once when there may be room: it tries again, and says whether it has to wait once more."""
         self._waiting.append(again)
+
+    def _wake_soon(self) -> None:
+        if self._waiting and not self._wakes:
+            self._wakes = True
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    def _wake(self) -> None:
+        self._wakes = False
+        asked = min(_WOKEN, len(self._waiting))
+        without = sum(self._waiting.popleft()() for _ in range(asked))
+        if (
+            without < asked
+        ):  # there may be more; who is gone meanwhile, or waits for something else, takes nobody's turn
+            self._wake_soon()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 import ssl
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,9 @@ from tidemark.wire.limits import Limits
 from tidemark.wire.reasons import RejectedError
 
 _HIGHEST_PORT: Final = 65_535
+_UNREAD_BYTES: Final = 64 << 10
+"""Of answers that the kernel keeps for a connection: they are short, and with its own bound a client that reads none would not
+be seen before it has cost some MB."""
 
 
 class Devices:
@@ -63,6 +67,9 @@ class Devices:
                 server = await listen(
                     made, f"--{name}_port", values.device_address, port, tls, self._desk.slow_s, backlog
                 )
+                for listening in server.sockets:  # the connections have it from there
+                    listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD_BYTES)
+                    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 self._servers.append(server)
                 found[name] = [address_of(server)]
         for port, project in self._projects:
@@ -80,8 +87,12 @@ class Devices:
         for server in self._servers:
             server.close()
         for udp in self._udp:
-            udp.close()
-        self._udp = []
+            udp.stop()
+
+    @property
+    def at_work(self) -> bool:
+        """Datagrams were read, and there was no room for them yet."""
+        return any(udp.at_work for udp in self._udp)
 
     def sweep(self) -> None:
         """Once a second."""
@@ -96,6 +107,8 @@ class Devices:
 
     def close(self) -> None:
         """Nothing is connected any more."""
+        for udp in self._udp:
+            udp.close()
         self._sessions.close()
 
 

@@ -8,13 +8,12 @@ a message that is not kept is never acknowledged, and ends the connection: its s
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from tidemark.edge.contract import BAD_TOPIC, FORBIDDEN
+from tidemark.edge.contract import BAD_TOPIC, FORBIDDEN, SERIES_LIMIT
 from tidemark.edge.sessions import FOR_EVER_S, Key, Sessions
-from tidemark.edge.stream import Desk, Group, Hold, Stream
+from tidemark.edge.stream import Desk, Group, Stream
 from tidemark.edge.tokens import Grant, digest
 from tidemark.edge.topics import RefusedMessageError, Route, body, route
 from tidemark.errors import TidemarkError
@@ -44,8 +43,11 @@ CLIENT_ID_BYTES: Final = 256
 _BATCH_BYTES: Final = 256 << 10
 _ROUTES: Final = 10_000
 _ROUTE_LENGTH: Final = 256
+_OTHERS: Final = 100
+"""Packets that are no messages, of one client, before others have their turn."""
 _PATIENCE: Final = 1.5
 _REASON_BYTES: Final = 200
+_CODES: Final = {FORBIDDEN: Code.NOT_AUTHORIZED, BAD_TOPIC: Code.TOPIC_NAME, SERIES_LIMIT: Code.QUOTA}
 
 
 @dataclass
@@ -61,6 +63,12 @@ class Broker:
     desk: Desk
     sessions: Sessions
     routes: dict[tuple[str, str, str | None], Route] = field(default_factory=dict)
+
+    @property
+    def longest_topic(self) -> int:
+        """Characters of one that can mean something, and a few more."""
+        limits = self.desk.intake.limits
+        return 2 * limits.max_name_bytes + limits.max_metric_bytes + 16
 
     def route(self, topic: str, grant: Grant) -> Route:
         """As `tidemark.edge.topics.route`."""
@@ -87,10 +95,9 @@ class Mark:
 class Batch:
     """Messages in a row that are handed over together."""
 
-    __slots__ = ("begin", "marks", "size", "stamped", "texts")
+    __slots__ = ("marks", "size", "stamped", "texts")
 
     def __init__(self) -> None:
-        self.begin = 0
         self.texts: list[bytes] = []
         self.marks: list[Mark] = []
         self.size = self.stamped = 0
@@ -101,11 +108,11 @@ class MqttConnection(Stream):
 
     __slots__ = (
         "_aliases",
+        "_batch",
         "_broker",
         "_client_packet",
         "_connect",
         "_expiry_s",
-        "_heard",
         "_inflight",
         "_keep_alive_s",
         "_key",
@@ -114,7 +121,8 @@ class MqttConnection(Stream):
         "_version",
     )
     name = "mqtt"
-    unanswered_messages = RECEIVE_MAXIMUM
+    unanswered_messages = RECEIVE_MAXIMUM + 1
+    """One more than may be, since it has to be seen to be refused."""
 
     def __init__(self, broker: Broker) -> None:
         """Not connected yet.
@@ -127,37 +135,38 @@ class MqttConnection(Stream):
         self._version = 0
         self._key: Key = ("", "")
         self._keep_alive_s = self._expiry_s = 0
-        self._heard = self._began
         self._reasons, self._client_packet = True, 1 << 28
         self._aliases: dict[int, str] | None = None
         self._inflight: dict[int, Mark] = {}
         self._need = 0
+        self._batch: Batch | None = None
+        """What there was no room for."""
 
     # of the stream
 
     def parse(self, data: bytes) -> int:
         """Packets, as many as are whole, until it is held."""
-        at, self._need = 0, 0
-        self._heard = time.monotonic()
-        batch = Batch()
+        at = others = self._need = 0
+        batch, self._batch = self._batch or Batch(), None
         try:
+            if not self._give(batch):
+                return 0
             while not self._held and (found := read(data, at, self._version, self._desk.longest)):
                 packet, end = found
                 if type(packet) is Publish:
                     if not self._add(packet, batch):
                         break
-                elif self._give(batch):
-                    self._other(packet)
+                elif not self._give(batch):
+                    break
                 else:
-                    break
+                    self._other(packet)
+                    others += 1
+                    if others == _OTHERS:
+                        self.let_others()
                 at = end
-                if self._full(batch) and not self._give(batch):
-                    break
-                if not batch.texts:
-                    batch.begin = at
-            if not self._give(batch):
-                return batch.begin
-            if not self._held:
+                if self._full(batch):
+                    self._give(batch)
+            if self._give(batch) and not self._held:
                 self._want(data, at)
         except MqttError as error:
             self._give(batch)
@@ -167,6 +176,10 @@ class MqttConnection(Stream):
     def whole(self, rest: bytearray, _came: int) -> bool:
         """As long as the packet's own length says."""
         return len(rest) >= self._need
+
+    def needs(self) -> int:
+        """All of the packet."""
+        return self._need
 
     def answered(self, group: Group) -> bytes:
         """PUBACK and PUBREC of each message."""
@@ -213,6 +226,7 @@ class MqttConnection(Stream):
             self._keep_alive_s
             and not self._held
             and not self._order
+            and self._rest is None
             and now - self._heard > self._keep_alive_s * _PATIENCE
         ):
             self._bye(Code.KEEP_ALIVE, "", "keep_alive")
@@ -255,7 +269,8 @@ class MqttConnection(Stream):
         return True
 
     def _full(self, batch: Batch) -> bool:
-        return batch.size > _BATCH_BYTES or self._unanswered + len(batch.texts) >= RECEIVE_MAXIMUM
+        most = min(self.unanswered_messages - self._unanswered, self.unanswered_messages >> self._halvings)
+        return len(batch.texts) >= most or batch.size > _BATCH_BYTES
 
     def _fly(self, mark: Mark, *, again: bool) -> None:
         """It is to be acknowledged. What is sent again takes over the acknowledgement of what was sent before: there is one."""
@@ -269,19 +284,18 @@ class MqttConnection(Stream):
         self._inflight[mark.number] = mark
 
     def _give(self, batch: Batch) -> bool:
-        """Hand over what is in the batch, and empty it; False: there is no room, and all of it has to wait."""
+        """Hand over what is in the batch, and empty it; False: there is no room, and it waits."""
         if not batch.texts:
             return True
-        grant = self._grant
+        grant, size = self._grant, min(batch.size, self._desk.budget.most)
         assert grant is not None
-        if not self.room(grant, batch.size):
-            for mark in batch.marks:
-                if mark.number:
-                    self._inflight.pop(mark.number, None)
+        if not self.room(grant, size):
+            self._batch = batch
             return False
-        texts, marks, size = batch.texts, batch.marks, batch.size
+        texts, marks = batch.texts, batch.marks
         if batch.stamped:
             self._desk.counters.count("stamped", batch.stamped, grant.project)
+        self._batch = None
         batch.texts, batch.marks, batch.size, batch.stamped = [], [], 0, 0
         self.give(texts, marks, grant, size)
         return True
@@ -380,7 +394,7 @@ class MqttConnection(Stream):
         if self._aliases is None:
             self._aliases = {}
         if topic:
-            self._aliases[alias] = topic
+            self._aliases[alias] = topic[: self._broker.longest_topic]  # what is longer means nothing, cut or not
         elif alias not in self._aliases:
             raise MqttError(Code.PROTOCOL_ERROR, f"the topic alias {alias} is none yet")
         return self._aliases[alias]
@@ -401,7 +415,7 @@ class MqttConnection(Stream):
 
     def _bye(self, code: Code, why: str, counted: str) -> None:
         """Say why, where that can be said, and close."""
-        if self._held & Hold.ENDING and self._closing_since:
+        if self._closing_since:
             return
         self.count(counted)
         if self._version == V5:
@@ -413,7 +427,7 @@ def _refusal(group: Group) -> tuple[Code, str]:
     """Why a message is refused, or some of its points are."""
     verdict = group.verdict
     first = verdict.rejected[0]
-    code = {FORBIDDEN: Code.NOT_AUTHORIZED, BAD_TOPIC: Code.TOPIC_NAME}.get(first.reason, Code.PAYLOAD)
+    code = _CODES.get(first.reason, Code.PAYLOAD)
     number = sum(verdict.refused.values())
     rest = f" ({number} points refused, {verdict.accepted} kept)" if number > 1 or verdict.accepted else ""
     return code, f"{first.reason}: {first.detail[:_REASON_BYTES]}{rest}"

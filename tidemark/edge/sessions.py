@@ -36,7 +36,7 @@ class Taken(Protocol):
         """Another one is in its place now."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Known:
     expiry_s: int
     seen: float
@@ -152,9 +152,13 @@ class Sessions:
         """Write what is known anew, without what is over, and go on behind it."""
         new = file.with_name(file.name + ".new")
         handle = os.open(new, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600)
-        for key, known in self._known.items():
-            os.write(handle, _line(key, known.expiry_s))
-        new.replace(file)
+        try:
+            with open(handle, "wb", closefd=False) as whole:
+                whole.writelines(_line(key, known.expiry_s) for key, known in self._known.items())
+            new.replace(file)
+        except OSError:
+            os.close(handle)
+            raise
         self.close()
         self._file, self._lines = handle, len(self._known)
 

@@ -8,7 +8,6 @@ are no timers: `sweep` is called for all connections once a second.
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +28,13 @@ from tidemark.net.peers import Peers
 UNREAD_BYTES: Final = 16 << 10
 """Of answers that the kernel does not take, before nothing more is read."""
 SLOW_BYTES_A_SECOND: Final = 16 << 10
+GROUPS: Final = 128
+"""Not answered yet, of one connection."""
+APART: Final = 8
+"""Messages that had to be looked at one by one, which takes ten times as long, before others have their turn."""
+HALVINGS: Final = 8
+"""Of what is taken at once of a connection that sends many such."""
+LINGER_S: Final = 2.0
 _RESERVED_FROM: Final = 4 << 10
 """What waits for its rest is counted from so many bytes on."""
 
@@ -90,6 +96,7 @@ class Stream(asyncio.BufferedProtocol):
     """One connection; what is spoken is up to its kind."""
 
     __slots__ = (
+        "_apart",
         "_began",
         "_closing_since",
         "_desk",
@@ -97,11 +104,15 @@ class Stream(asyncio.BufferedProtocol):
         "_ended",
         "_flushes",
         "_grant",
+        "_halvings",
+        "_heard",
         "_held",
         "_order",
         "_partial_reserved",
         "_partial_since",
         "_rest",
+        "_sent_all",
+        "_timer",
         "_transport",
         "_unanswered",
         "_unread_since",
@@ -109,7 +120,6 @@ class Stream(asyncio.BufferedProtocol):
     name = ""
     """Of what is spoken, for counters."""
     unanswered_messages = 100
-    unanswered_bytes = 4 << 20
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
@@ -117,15 +127,16 @@ class Stream(asyncio.BufferedProtocol):
         self._grant: Grant | None = None
         self._digest = b""
         """Of the token, where it was one that let it in."""
-        self._began = time.monotonic()
+        self._began = self._heard = time.monotonic()
         self._rest: bytearray | None = None
         self._partial_since = 0.0
         self._partial_reserved = 0
         self._order: list[Group] = []
-        self._unanswered = 0
+        self._unanswered = self._apart = self._halvings = 0
         self._held = Hold(0)
-        self._flushes = self._ended = False
+        self._flushes = self._ended = self._sent_all = False
         self._unread_since = self._closing_since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     # what a kind of them does
 
@@ -135,6 +146,10 @@ class Stream(asyncio.BufferedProtocol):
 
     def whole(self, rest: bytearray, came: int) -> bool:
         """Whether something of what waits may be whole, `came` being how many bytes of it are new."""
+        raise NotImplementedError
+
+    def needs(self) -> int:
+        """How many bytes of room what waits for its rest is to have."""
         raise NotImplementedError
 
     def answered(self, group: Group) -> bytes:
@@ -172,16 +187,13 @@ class Stream(asyncio.BufferedProtocol):
         if desk.peers.beyond() > 0:
             self.count("too_many")
             made.abort()  # type: ignore[attr-defined]
-            return
-        raw = transport.get_extra_info("socket")
-        if raw is not None and raw.family != socket.AF_UNIX:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def connection_lost(self, _error: Exception | None) -> None:
         """What is on its way to the bus goes on; nobody is told any more."""
         self._desk.peers.all.discard(self)
         self._give_back_partial()
         self._rest = self._transport = None
+        self._wait_no_more()
 
     def get_buffer(self, _size: int) -> memoryview:
         """All read into the same one: what is read is taken out before the next read."""
@@ -212,14 +224,14 @@ class Stream(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         """It does again."""
         self._unread_since = 0.0
-        asyncio.get_running_loop().call_soon(self.release, Hold.UNREAD)
+        asyncio.get_running_loop().call_soon(self._read_again)
 
     # of peers
 
     @property
     def at_work(self) -> bool:
-        """Something is not acknowledged."""
-        return bool(self._order)
+        """Something is not acknowledged, or its acknowledgement may not have come."""
+        return bool(self._order) or self._closing_since > 0
 
     def shut_down(self) -> None:
         """Take no more, and end once what came is acknowledged."""
@@ -229,21 +241,34 @@ class Stream(asyncio.BufferedProtocol):
             self.drained()
 
     def close(self) -> None:
-        """Close it, once what was answered is written."""
+        """Close it once what was answered is written, and had time to come.
+
+        A socket that is closed with unread bytes in it is reset, and what was answered may be lost with it: so what still
+        comes is passed over until the client ends it too.
+        """
         transport = self._transport
-        if transport is not None and not transport.is_closing():
-            self._held |= Hold.ENDING
-            self._closing_since = time.monotonic()
+        if transport is None or self._closing_since or transport.is_closing():
+            return
+        self._held |= Hold.ENDING
+        self._closing_since = time.monotonic()
+        if self._sent_all or not transport.can_write_eof():  # TLS cannot be half closed
             transport.close()
+        else:
+            transport.write_eof()
+            transport.resume_reading()
 
     def sweep(self, now: float) -> None:
         """Close what is past a deadline."""
         transport, slow_s = self._transport, self._desk.slow_s
         if transport is None:
             return
-        if transport.is_closing():
-            if self._closing_since and now - self._closing_since > slow_s:
+        if self._closing_since:
+            if now - self._closing_since > LINGER_S + slow_s:
                 transport.abort()
+            elif now - self._closing_since > LINGER_S and not transport.is_closing():
+                transport.close()
+        elif transport.is_closing():
+            self._closing_since = now
         elif self._unread_since and now - self._unread_since > slow_s:
             self.count("unread")
             transport.abort()
@@ -264,8 +289,10 @@ class Stream(asyncio.BufferedProtocol):
         found = self._desk.tokens.of(self._digest)
         if found is None or "write" not in found.may or found.project != self._grant.project:
             self.revoked()
-        else:
+        elif found is not self._grant:
             self._grant = found
+            self._wait_no_more()
+            self.release(Hold.QUOTA)
 
     # for the kinds
 
@@ -287,14 +314,20 @@ class Stream(asyncio.BufferedProtocol):
         transport = self._transport
         if self._held or transport is None or transport.is_closing():
             return
-        if self._rest is not None:
-            self._go_on(bytes(self._rest))
+        if not self._partial_reserved:
+            self._partial_since = time.monotonic()  # it was not listened to
+        self._go_on(bytes(self._rest or b""))
         if not self._held and not transport.is_closing():
             transport.resume_reading()
 
+    def let_others(self) -> None:
+        """Read on when they have had their turn."""
+        self.hold(Hold.UNANSWERED)
+        self._flush_soon()
+
     def write(self, data: bytes) -> None:
         """Answer."""
-        if data and self._transport is not None and not self._transport.is_closing():
+        if data and self._transport is not None and not self._closing_since and not self._transport.is_closing():
             self._transport.write(data)
 
     def room(self, grant: Grant, size: int) -> bool:
@@ -302,8 +335,9 @@ class Stream(asyncio.BufferedProtocol):
         budget = self._desk.budget
         if budget.take(grant.project, size):
             return True
-        self.hold(Hold.BUDGET)
-        budget.wait(self._room_again)
+        if not self._held & Hold.BUDGET:
+            self.hold(Hold.BUDGET)
+            budget.wait(self._room_again)
         return False
 
     def within_quota(self, grant: Grant) -> bool:
@@ -312,33 +346,52 @@ class Stream(asyncio.BufferedProtocol):
         if not wait_s:
             return True
         self.hold(Hold.QUOTA)
-        asyncio.get_running_loop().call_later(wait_s, self.release, Hold.QUOTA)
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self.release, Hold.QUOTA)
         return False
 
     def give(self, texts: Sequence[bytes], marks: Sequence[Any], grant: Grant, reserved: int) -> None:
         """Hand messages over, for which there is `room`, and acknowledge them when they are kept."""
         began, at = time.monotonic(), 0
-        for taken in self._desk.intake.take_each(texts, grant):
+        try:
+            found = self._desk.intake.take_each(texts, grant)
+        except BaseException:
+            self._desk.budget.give_back(grant.project, reserved)
+            raise
+        for taken in found:
             last = at + taken.bodies == len(texts)
-            held = reserved if last else sum(map(len, texts[at : at + taken.bodies]))
+            held = reserved if last else min(reserved, sum(map(len, texts[at : at + taken.bodies])))
             reserved -= held
             group = Group(marks[at : at + taken.bodies], taken.verdict, held, began)
             at += taken.bodies
-            self._order.append(group)
-            self._unanswered += len(group.marks)
+            self._wait_for(group)
             if taken.kept is None:
                 self._known(group, grant.project, outcome=False)
             else:
                 taken.kept.then(partial(self._known, group, grant.project))
-        if self._unanswered >= self.unanswered_messages:
-            self.hold(Hold.UNANSWERED)
+        apart = len(found) if len(found) > 1 or found[0].kept is None else 0
+        self._halvings = HALVINGS if apart >= APART else max(0, self._halvings - 1)
+        self._apart_more(apart)
 
     def refuse(self, mark: Any, reason: str, detail: str, grant: Grant) -> None:
         """A message that is none, in its turn."""
         group = Group([mark], none_accepted(reason, detail), 0, time.monotonic())
-        self._order.append(group)
-        self._unanswered += 1
+        self._wait_for(group)
         self._known(group, grant.project, outcome=False)
+        self._apart_more(1)
+
+    def _apart_more(self, number: int) -> None:
+        self._apart += number
+        if self._apart >= APART:
+            self.let_others()
+
+    def _wait_for(self, group: Group) -> None:
+        self._order.append(group)
+        self._unanswered += len(group.marks)
+        if self._too_many():
+            self.hold(Hold.UNANSWERED)
+
+    def _too_many(self) -> bool:
+        return self._unanswered >= self.unanswered_messages or len(self._order) >= GROUPS
 
     def _known(self, group: Group, project: str, outcome: bool | TidemarkError) -> None:
         counters, verdict = self._desk.counters, group.verdict
@@ -354,13 +407,16 @@ class Stream(asyncio.BufferedProtocol):
                 counters.kept(time.monotonic() - group.began)
             for reason, number in verdict.refused.items():
                 counters.count("points_refused", number, project, reason)
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
         if not self._flushes and self._transport is not None:
             self._flushes = True
             asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
         """Answer what is known, in order, in one piece."""
-        self._flushes = False
+        self._flushes, self._apart = False, 0
         order, done = self._order, 0
         answers: list[bytes] = []
         error = None
@@ -385,11 +441,12 @@ class Stream(asyncio.BufferedProtocol):
         elif self._ended:
             if not order:
                 self.drained()
-        elif self._held & Hold.UNANSWERED and self._unanswered < self.unanswered_messages:
+        elif self._held & Hold.UNANSWERED and not self._too_many():
             self.release(Hold.UNANSWERED)
 
     def _go_on(self, data: bytes) -> None:
         had, self._rest = self._rest is not None, None
+        self._heard = now = time.monotonic()
         self._give_back_partial()
         try:
             used = self.parse(data)
@@ -399,24 +456,35 @@ class Stream(asyncio.BufferedProtocol):
             if self._transport is not None:
                 self._transport.abort()
             return
-        if used < len(data) and self._transport is not None and not self._transport.is_closing():
+        if used < len(data) and not self._held & Hold.ENDING:
             self._rest = bytearray(data[used:])
             if used or not had:
-                self._partial_since = time.monotonic()
+                self._partial_since = now
             self._reserve_partial()
 
     def _reserve_partial(self) -> None:
-        """What waits for its rest takes room as well, twice as much as it has."""
+        """What waits for its rest takes room as well."""
         size = len(self._rest or b"")
         if self._grant is None or self._held or size <= max(_RESERVED_FROM, self._partial_reserved):
             return
-        if self.room(self._grant, 2 * size - self._partial_reserved):
-            self._partial_reserved = 2 * size
+        needs = self.needs()
+        if self.room(self._grant, needs - self._partial_reserved):
+            self._partial_reserved = needs
 
     def _give_back_partial(self) -> None:
         if self._partial_reserved and self._grant is not None:
             self._desk.budget.give_back(self._grant.project, self._partial_reserved)
             self._partial_reserved = 0
 
-    def _room_again(self) -> None:
-        asyncio.get_running_loop().call_soon(self.release, Hold.BUDGET)
+    def _room_again(self) -> bool:
+        self.release(Hold.BUDGET)
+        return bool(self._held & Hold.BUDGET)
+
+    def _read_again(self) -> None:
+        if not self._unread_since:
+            self.release(Hold.UNREAD)
+
+    def _wait_no_more(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()

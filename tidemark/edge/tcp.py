@@ -10,13 +10,12 @@ which `nc -N` and ncat do at the end of their input) is answered when all is kep
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
-from tidemark.edge.stream import Desk, Group, Hold, Stream
+from tidemark.edge.stream import HALVINGS, Desk, Group, Hold, Stream
 from tidemark.edge.tokens import Grant, digest
 from tidemark.errors import TidemarkError
 from tidemark.net.tls import common_name
@@ -25,7 +24,10 @@ from tidemark.wire.reasons import Reason
 IDLE_S: Final = 300.0
 _FIRST_BYTES: Final = 4 << 10
 _BATCH_BYTES: Final = 64 << 10
+_BATCH_LINES: Final = 1_500
+"""So many points do not fit in so few bytes: some of them are none."""
 _UNANSWERED_LINES: Final = 20_000
+_NO_FIRST: Final = 'The first line has to be {"token":"…"}, and a line feed.'
 _TEXT: Final = msgspec.json.Encoder()
 
 
@@ -44,11 +46,9 @@ class TcpConnection(Stream):
         "_accepted",
         "_acks",
         "_confirmed",
-        "_heard",
         "_line",
         "_partial",
         "_refused",
-        "_sent_all",
         "_skips",
         "_told",
     )
@@ -62,17 +62,15 @@ class TcpConnection(Stream):
             desk: What it shares.
         """
         super().__init__(desk)
-        self._acks = self._skips = self._partial = self._sent_all = False
+        self._acks = self._skips = self._partial = False
         self._line = 0
         """The body that was read last, from 1."""
         self._confirmed = self._accepted = self._refused = self._told = 0
-        self._heard = self._began
 
     # of the stream
 
     def parse(self, data: bytes) -> int:
         """Lines, as many as are whole, until it is held."""
-        self._heard = time.monotonic()
         at = 0
         if self._grant is None:
             at = self._first(data)
@@ -84,7 +82,10 @@ class TcpConnection(Stream):
                 return len(data)
             self._skips, at = False, end
         while not self._held:
-            end = data.rfind(b"\n", at, at + _BATCH_BYTES) + 1 or data.find(b"\n", at + _BATCH_BYTES) + 1
+            most = min(_BATCH_BYTES, self._desk.longest) >> self._halvings
+            if data.count(b"\n", at, at + most) > _BATCH_LINES:
+                most >>= HALVINGS
+            end = data.rfind(b"\n", at, at + most) + 1 or data.find(b"\n", at + most) + 1
             if not end:
                 break
             if not self._lines(data[at : end - 1]):
@@ -98,7 +99,12 @@ class TcpConnection(Stream):
 
     def whole(self, rest: bytearray, came: int) -> bool:
         """Once a line ends, or is too long."""
-        return rest.find(b"\n", len(rest) - came) >= 0 or len(rest) > self._desk.longest or self._skips
+        longest = _FIRST_BYTES if self._grant is None else self._desk.longest
+        return rest.find(b"\n", len(rest) - came) >= 0 or len(rest) > longest or self._skips
+
+    def needs(self) -> int:
+        """As much again as has come, since nobody knows how long the line is."""
+        return min(2 * len(self._rest or b""), self._desk.longest)
 
     def answered(self, group: Group) -> bytes:
         """What is refused is named; what is kept is told with all the rest."""
@@ -146,14 +152,18 @@ class TcpConnection(Stream):
     def eof_received(self) -> bool:
         """The client sends no more; it is told once all is kept, where the connection can be half open."""
         transport = self._transport
-        if transport is None or not transport.can_write_eof():
+        if transport is None or self._closing_since or not transport.can_write_eof():
             return False
         self._partial = self._rest is not None or self._skips
         if self._partial:
             self._desk.counters.count("partial_lines")
         self._sent_all = self._ended = True
+        self._held |= Hold.ENDING
         self._rest = None
-        if not self._order:
+        self._give_back_partial()
+        if self._grant is None and self._partial:
+            self._refuse(_NO_FIRST)
+        elif not self._order:
             self.drained()
         return True
 
@@ -170,14 +180,14 @@ class TcpConnection(Stream):
         end = data.find(b"\n", 0, _FIRST_BYTES) + 1
         if not end:
             if len(data) >= _FIRST_BYTES:
-                self._refuse('The first line has to be {"token":"…"}.')
+                self._refuse(_NO_FIRST)
             return 0
         named = self._named()
         try:
             first = _FIRST.decode(data[:end])
         except msgspec.DecodeError:
             if named is None:
-                self._refuse('The first line has to be {"token":"…"}.')
+                self._refuse(_NO_FIRST)
                 return end
             self._grant = named
             end = 0
@@ -236,7 +246,7 @@ class TcpConnection(Stream):
 
     def _end(self, counted: str, error: str) -> None:
         """Say up to where everything is kept, and close."""
-        if self._held & Hold.ENDING and self._closing_since:
+        if self._closing_since:
             return
         self.count(counted)
         last: dict[str, Any] = {"line": self._confirmed, "accepted": self._accepted, "refused": self._refused}

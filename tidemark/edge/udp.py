@@ -11,10 +11,11 @@ import contextlib
 import socket
 import struct
 import time
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import Final
+from typing import Any, Final
 
 from tidemark.edge.contract import NOT_KEPT
 from tidemark.edge.intake import Taken
@@ -73,7 +74,7 @@ class UdpPort:
         self._buffer = bytearray(_LONGEST)
         self._view = memoryview(self._buffer)
         self._senders: dict[str, bool] = {}
-        self._waiting: tuple[list[bytes], int] | None = None
+        self._waiting: deque[tuple[list[bytes], int]] = deque()
         self._reads = False
         self._dropped: int | None = 0
         self._loop = asyncio.get_running_loop()
@@ -104,14 +105,34 @@ class UdpPort:
             self._desk.counters.count("datagrams_dropped", number, self._grant.project)
             self._dropped = dropped
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Take what has come, and nothing more."""
-        until = time.monotonic() + 1
-        while self._read() and time.monotonic() < until:
-            pass
         self._pause()
+        with contextlib.suppress(OSError):
+            self._socket.connect(self._itself())  # and so nobody else's datagrams come from now on
+        while self._read():
+            pass
         self.sweep()
+        self._dropped = None
         self._socket.close()
+
+    @property
+    def at_work(self) -> bool:
+        """What was read waits for room."""
+        return bool(self._waiting)
+
+    def close(self) -> None:
+        """Count what there was no room for to the end."""
+        for texts, _ in self._waiting:
+            self._lost(len(texts), "there was no room for them to the end")
+        self._waiting.clear()
+
+    def _itself(self) -> Any:
+        """The address by which the socket reaches itself."""
+        host, *rest = self._socket.getsockname()
+        if ip_address(host.partition("%")[0]).is_unspecified:
+            host = "127.0.0.1" if self._socket.family == socket.AF_INET else "::1"
+        return (host, *rest)
 
     def _resume(self) -> None:
         if not self._reads and self._socket.fileno() >= 0:
@@ -154,29 +175,44 @@ class UdpPort:
         return bool(texts or refused)
 
     def _give(self, texts: list[bytes], size: int) -> None:
-        desk, grant = self._desk, self._grant
-        if not desk.budget.take(grant.project, size):
-            self._waiting = texts, size
+        """Hand datagrams over, or read nothing more until there is room for them."""
+        desk, project = self._desk, self._grant.project
+        if not self._waiting and desk.budget.take(project, size):
+            self._publish(texts, size)
+            return
+        if not self._waiting:
             self._pause()
             desk.budget.wait(self._again)
-            return
+        self._waiting.append((texts, size))
+
+    def _again(self) -> bool:
+        """There may be room; whether there is not enough."""
+        budget, waiting = self._desk.budget, self._waiting
+        while waiting:
+            texts, size = waiting[0]
+            if not budget.take(self._grant.project, size):
+                budget.wait(self._again)
+                return True
+            waiting.popleft()
+            self._publish(texts, size)
+        self._resume()
+        return False
+
+    def _publish(self, texts: list[bytes], size: int) -> None:
         at = 0
-        for taken in desk.intake.take_each(texts, grant):
+        try:
+            found = self._desk.intake.take_each(texts, self._grant)
+        except Exception:  # noqa: BLE001  # of whatever kind: the next ones are to be read all the same
+            log.exception("Datagrams could not be taken.")
+            self._desk.budget.give_back(self._grant.project, size)
+            self._lost(len(texts), "they could not be taken")
+            return
+        for taken in found:
             last = at + taken.bodies == len(texts)
             held = size if last else sum(map(len, texts[at : at + taken.bodies]))
             size -= held
             at += taken.bodies
             self._follow(taken, held)
-
-    def _again(self) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is not None:
-            self._loop.call_soon(self._give_waiting, waiting)
-
-    def _give_waiting(self, waiting: tuple[list[bytes], int]) -> None:
-        self._give(*waiting)
-        if self._waiting is None:
-            self._resume()
 
     def _follow(self, taken: Taken, held: int) -> None:
         done = partial(self._known, taken.bodies, taken.verdict, held, time.monotonic())
@@ -190,18 +226,20 @@ class UdpPort:
         counters, project = self._desk.counters, self._grant.project
         self._desk.budget.give_back(project, held)
         refused = verdict.refused
-        if isinstance(outcome, TidemarkError):
-            became = NOT_KEPT
-            counters.count("points_refused", verdict.accepted, project, NOT_KEPT)
-            log.error("Datagrams of %s are lost: %s", project, outcome)
-        else:
-            became = "refused" if refused else "accepted"
-            if verdict.accepted:
-                counters.count("points_accepted", verdict.accepted, project, "spool" if outcome else "bus")
-                counters.kept(time.monotonic() - began)
         for reason, number in refused.items():
             counters.count("points_refused", number, project, reason)
-        counters.count("datagrams", datagrams, project, became)
+        if isinstance(outcome, TidemarkError):
+            counters.count("points_refused", verdict.accepted, project, NOT_KEPT)
+            self._lost(datagrams, str(outcome))
+            return
+        if verdict.accepted:
+            counters.count("points_accepted", verdict.accepted, project, "spool" if outcome else "bus")
+            counters.kept(time.monotonic() - began)
+        counters.count("datagrams", datagrams, project, "refused" if refused else "accepted")
+
+    def _lost(self, datagrams: int, why: str) -> None:
+        self._desk.counters.count("datagrams", datagrams, self._grant.project, NOT_KEPT)
+        log.error("Datagrams of %s are lost: %s", self._grant.project, why)
 
     def _allowed(self, sender: str) -> bool:
         address = ip_address(sender.partition("%")[0])
