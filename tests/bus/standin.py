@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
-from google.pubsub_v1 import PublisherClient, SubscriberClient
+from google.pubsub_v1 import AcknowledgeRequest, PublisherClient, PubsubMessage, PullRequest, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
@@ -33,6 +37,39 @@ class Bus:
 
     def control(self) -> Control:
         return Control(self.address)
+
+    @contextlib.contextmanager
+    def slow(self, delay_s: float) -> Iterator[None]:
+        """Publishing takes so long meanwhile."""
+        with self.control() as control:
+            control.delay("Publish", delay_s)
+            try:
+                yield
+            finally:
+                control.clear()
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It stands still meanwhile."""
+        process = self.server.process()
+        assert process is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+
+    def pulled(self) -> list[PubsubMessage]:
+        """All that were published and are not acknowledged, as they are; now they are."""
+        found: list[PubsubMessage] = []
+        with grpc.insecure_channel(self.address) as channel:
+            service = SubscriberGrpcTransport(channel=channel)
+            request = PullRequest(subscription=SUBSCRIPTION, max_messages=1000, return_immediately=True)
+            while messages := service.pull(request).received_messages:
+                found += [one.message for one in messages]
+                ids = [one.ack_id for one in messages]
+                service.acknowledge(AcknowledgeRequest(subscription=SUBSCRIPTION, ack_ids=ids))
+        return found
 
     def messages(self, monkeypatch: pytest.MonkeyPatch, wait_s: float = 1.0) -> list[Message]:
         """All that were published, as the pipeline's own reader has them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from pathlib import Path
 from tests.edge.conftest import Bus, Running, point
 from tests.waiting import eventually
 from tidemark.edge.tokens import line_of, new_token
+from tidemark.wire.block import Columns
+from tidemark.wire.decode import Decoder
+from tidemark.wire.message import delivered
 
 MB = 1 << 20
 
@@ -24,6 +28,7 @@ class House:
     bus: Bus
     running: Running
     token: str
+    tokens: Path
 
     def head(self, *lines: str, method: str = "POST", path: str = "/v1/points") -> bytes:
         """A head with the token, and these lines."""
@@ -60,6 +65,22 @@ class House:
                 return int(line.split()[1]) / 1024
         raise AssertionError
 
+    def grant(self, *lines: str) -> None:
+        """Put tokens in force, beside the two that there always are."""
+        always, mark = self.tokens.read_text().splitlines()[:2], new_token()
+        self.tokens.write_text("\n".join([*always, *lines, line_of(mark, "cams", ["read"]), ""]))
+        asked = self.request(None, "Connection: close").replace(self.token.encode(), mark.encode())
+        eventually(lambda: statuses(self.exchange(asked)) == [403])
+
+    def kept(self) -> list[tuple[str, float]]:
+        """Metrics and values of all points in the bus that were not looked at before, in their order."""
+        columns, now_us = Columns(), time.time_ns() // 1000
+        for one in self.bus.pulled():
+            Decoder().decode(delivered(one.data, dict(one.attributes), now_us, one.message_id), columns, now_us)
+        assert not columns.dead_letters
+        names = [columns.keys[series].metric for series in columns.series]
+        return list(zip(names, columns.value, strict=True))
+
     def stopped(self) -> str:
         """Stop it in order; all that it has logged."""
         status, err = self.running.stop()
@@ -87,7 +108,7 @@ def housed(directory: Path, **flags: str) -> Iterator[House]:
         running = Running(bus.address, tokens, *(f"--{name}={value}" for name, value in flags.items()))
         ends.callback(running.process.communicate)
         ends.callback(running.process.kill)
-        made = House(bus, running, token)
+        made = House(bus, running, token, tokens)
         yield made
         if running.process.returncode is None:
             if running.url.startswith("http:"):
@@ -103,6 +124,12 @@ def rest(connection: socket.socket) -> bytes:
         while part := connection.recv(65536):
             found += part
     return found
+
+
+def reset(connection: socket.socket) -> None:
+    """Close it as one that crashes does."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
 
 
 def statuses(data: bytes) -> list[int]:

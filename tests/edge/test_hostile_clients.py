@@ -10,7 +10,6 @@ import json
 import random
 import selectors
 import socket
-import struct
 import threading
 import time
 import urllib.request
@@ -21,7 +20,7 @@ import pytest
 import zstandard
 
 from tests.edge.conftest import point
-from tests.edge.house import MB, House, housed, rest, statuses
+from tests.edge.house import MB, House, housed, reset, rest, statuses
 from tests.waiting import eventually
 from tidemark.local.pubsub.faults import Change
 
@@ -499,11 +498,6 @@ def test_more_connections_than_may_be_are_told_and_the_next_ones_are_served(tmp_
         house.unharmed()
 
 
-def _reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.close()
-
-
 def test_who_goes_in_the_middle_of_anything_leaves_nothing(house: House) -> None:
     line = json.dumps(point()).encode()
     chunked = house.head("Transfer-Encoding: chunked", "Expect: 100-continue")
@@ -513,7 +507,7 @@ def test_who_goes_in_the_middle_of_anything_leaves_nothing(house: House) -> None
         for end in range(len(request) + 1):
             connection = house.connect()
             connection.sendall(request[:end])
-            _reset(connection) if end % 2 else connection.close()
+            reset(connection) if end % 2 else connection.close()
     eventually(lambda: house.running.metric("connections") == 0)
 
 
@@ -525,7 +519,7 @@ def test_who_goes_while_its_points_are_on_their_way_leaves_nothing(house: House)
             connection.sendall(house.request() * (1 + number % 3))
         eventually(lambda: house.running.metric("inflight_bytes") > 0)
         for connection in connections:
-            _reset(connection)
+            reset(connection)
         eventually(lambda: house.running.metric("inflight_bytes") == 0)
         control.change(Change(clear=True))
     eventually(lambda: house.running.metric("connections") == 0)
