@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from tidemark.bus.frontier import Frontier
-from tidemark.errors import MisconfiguredError, UnavailableError
+from tidemark.errors import TidemarkError
 from tidemark.logs import log
 from tidemark.store.heartbeats import EVERY_S
 from transforms.counters import count
@@ -49,7 +49,7 @@ class Heart:
         """Write it once; a database that does not take it will be told the next time."""
         try:
             self.store.beat(self.job, state.written, state.watermark, idle=state.idle)
-        except (UnavailableError, MisconfiguredError) as error:
+        except TidemarkError as error:
             count("heartbeats_missed")
             log.warning("%s That this process reads is not noted.", error)
 
@@ -61,12 +61,13 @@ class Handed:
     hands it on within a while.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._lock = threading.Lock()
-        self._frontier = Frontier()
+        self._frontier = Frontier(clock)
         self._numbers = itertools.count()
         self._unstored: dict[int, int] = {}
-        self._last = time.monotonic()
+        self._last = clock()
         self._beating = False
 
     def begins(self, heart: Heart) -> None:
@@ -88,7 +89,7 @@ class Handed:
         """They are committed."""
         with self._lock:
             self._unstored.pop(number, None)
-            self._last = time.monotonic()
+            self._last = self._clock()
 
     def failed(self, number: int) -> None:
         """They are not: the engine hands them out again."""
@@ -98,7 +99,7 @@ class Handed:
     def state(self) -> State:
         """What is known now."""
         with self._lock:
-            idle = not self._unstored and time.monotonic() - self._last >= HANDED_S
+            idle = not self._unstored and self._clock() - self._last >= HANDED_S
             if idle:
                 self._frontier.nothing_waited(time.time_ns() // 1000 - round(HANDED_S * 1e6))
             return State(self._frontier.stored_before(min(self._unstored.values(), default=None)), None, idle)

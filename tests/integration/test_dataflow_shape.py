@@ -20,8 +20,9 @@ from tidemark.store.migrate import migrate
 from tidemark.wire.block import BLOCK_POINTS
 from tidemark.wire.limits import Limits
 from tidemark.wire.message import moment
-from transforms import resources
+from transforms import resources, write_raw
 from transforms.decode import DecodeMessages
+from transforms.heartbeat import Handed, Heart
 from transforms.resources import Store
 from transforms.source import _as_messages
 from transforms.write_raw import WriteRaw
@@ -110,6 +111,10 @@ def test_one_message_an_element_gives_what_one_pull_an_element_gives(
     values = read(INGEST, {}, environment)
     store = Store.of(values)
     resources.close()
+    handed = Handed()
+    monkeypatch.setattr(handed, "begins", lambda _heart: None)  # here it beats when it is told to
+    monkeypatch.setattr(write_raw, "HANDED", handed)
+    heart = Heart(store, "shaped")
     try:
         with pipelines.TestPipeline(runner="FnApiRunner") as pipeline:
             (
@@ -117,13 +122,19 @@ def test_one_message_an_element_gives_what_one_pull_an_element_gives(
                 | beam.Create(published(feed), reshuffle=False)
                 | "as message" >> beam.Map(_as_messages)
                 | DecodeMessages(Limits.of(values))
-                | WriteRaw(store, values.shards, values.horizon_s)
+                | WriteRaw(store, values.shards, values.horizon_s, heart=heart)
             )
+        state = handed.state()
+        heart.beat(state)
     finally:
         resources.close()
     again = contents(second)
     for name, rows in first.items():
         assert again[name] == rows, name
+    assert not state.idle
+    assert query(second, "SELECT job, idle, written_publish_time IS NULL FROM heartbeats") == [
+        ("shaped", False, state.written is None)
+    ]
     sizes = [row[0] for row in query(second, "SELECT received FROM ledger ORDER BY id")]
     assert max(sizes) >= BLOCK_POINTS, "blocks are gathered over elements"
     assert max(sizes) < BLOCK_POINTS + 100, "and flushed when they are full"
