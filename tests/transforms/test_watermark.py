@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tidemark.wire.message import Message, delivered
-from transforms import source
-from transforms.source import EventTimeWatermark
+from transforms import watermark as module
+from transforms.watermark import EventTimeWatermark
 
 NOON_S = 1_767_268_800.0
 SPAN_S, IDLE_S, LATENESS_S = 2.0, 10.0, 180.0
@@ -33,7 +33,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(source, "time", made)
+    monkeypatch.setattr(module, "time", made)
     return made
 
 
