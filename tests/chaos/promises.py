@@ -170,13 +170,15 @@ def kept(pool: Engine, promises: Promises, excused: set[Window], deleted: set[Se
     return found
 
 
-def wrong(end: dict[Window, Numbers], right: Oracle, tiers_s: tuple[int, ...], deleted: set[Series]) -> list[Any]:
-    """Where what is settled is not what the oracle says."""
+def wrong(
+    end: dict[Window, Numbers], until_us: int, right: Oracle, tiers_s: tuple[int, ...], deleted: set[Series]
+) -> list[Any]:
+    """Where what is settled of windows that end by then is not what the oracle says."""
     off: list[Any] = []
     for tier_s in tiers_s:
         for (series, start), row in right.rollups(tier_s, tiers_s[0]).items():
             wanted = (row["count"], row["sum"], row["min"], row["max"])
             got = end.get((series, tier_s, start), EMPTY)
-            if series not in deleted and not same(wanted, got):
+            if start + tier_s * US <= until_us and series not in deleted and not same(wanted, got):
                 off.append((series, tier_s, start, wanted, got))
     return off

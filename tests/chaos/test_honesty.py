@@ -160,7 +160,8 @@ def test_what_is_complete_stays_as_it_is(plan: Plan, stack: Stack, tmp_path: Pat
         job.drained(300)
         excused = late(traffic.sent, witness.accepted, TIERS_S, HORIZON_S)
         found = kept(campaign.pool, promises, excused, {DOOMED})
-        off = wrong(settled(campaign.pool), oracle(traffic.sent, witness.accepted), TIERS_S, {DOOMED})
+        right = oracle(traffic.sent, witness.accepted)
+        off = wrong(settled(campaign.pool), promises.until_us, right, TIERS_S, {DOOMED})
     finally:
         promises.stopping.set()
         if job.status() is None:
