@@ -18,6 +18,7 @@ import numpy as np
 from tests.chaos.oracle import Oracle, oracle, stored, unexplained
 from tests.chaos.traffic import DOOMED, SERIES, Traffic, Witness
 from tests.integration.oracle import differences
+from tests.store.corrections import chained
 from tests.store.faults import Proxy
 from tidemark.bus.puller import LEASE_S
 from tidemark.errors import LocalError
@@ -204,13 +205,14 @@ class _Campaign:
         event = every.points["event"]
         gone |= every.of(SERIES[0]) & (event >= start) & (event < end)
         right = every.without(gone)
-        pool = make_engine(self.environment["TIDEMARK_DATABASE_URL"], 1, 600)
+        pool = make_engine(self.environment["TIDEMARK_DATABASE_URL"], 2, 600)
         connection = pool.raw_connection()
         try:
             found = stored(connection.driver_connection, right.names)
             cursor = connection.cursor()
             cursor.execute("SELECT message_id FROM dead_letters")
             dead = sorted(row[0] for row in cursor.fetchall())
+            corrections = chained(pool)
         finally:
             connection.close()
             pool.dispose()
@@ -235,6 +237,7 @@ class _Campaign:
             "dead_letters": len(dead),
             "faults": dict(self.happened),
             "rollups_wrong": wrong_rollups,
+            "corrections": corrections,
             "rollups_compared": report.rollups,
             "verify": "PASS" if report.passed else "FAIL",
             **self._shares(),
