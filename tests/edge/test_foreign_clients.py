@@ -7,7 +7,6 @@ import gzip
 import io
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import zstandard
 
 from tests.edge.conftest import point
+from tests.edge.foreign import run, tool
 from tests.edge.house import MB, House, housed
 
 requests = pytest.importorskip("requests", reason="requests is not installed")
@@ -43,21 +43,8 @@ def body(tmp_path: Path) -> Path:
     return path
 
 
-def tool(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
-
-
 def url(house: House) -> str:
     return f"{house.running.url}/v1/points"
-
-
-def run(*command: str, stdin: str = "") -> str:
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def curl(house: House, *more: str) -> tuple[list[int], str]:
