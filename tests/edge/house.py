@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import socket
 import struct
 import time
@@ -72,20 +73,35 @@ class House:
         asked = self.request(None, "Connection: close").replace(self.token.encode(), mark.encode())
         eventually(lambda: statuses(self.exchange(asked)) == [403])
 
-    def kept(self) -> list[tuple[str, float]]:
-        """Metrics and values of all points in the bus that were not looked at before, in their order."""
+    def columns(self) -> Columns:
+        """All points in the bus that were not looked at before, in their order."""
         columns, now_us = Columns(), time.time_ns() // 1000
         for one in self.bus.pulled():
             Decoder().decode(delivered(one.data, dict(one.attributes), now_us, one.message_id), columns, now_us)
         assert not columns.dead_letters
-        names = [columns.keys[series].metric for series in columns.series]
-        return list(zip(names, columns.value, strict=True))
+        return columns
+
+    def kept(self) -> list[tuple[str, float]]:
+        """Their metrics and values."""
+        columns = self.columns()
+        return [
+            (columns.keys[series].metric, value) for series, value in zip(columns.series, columns.value, strict=True)
+        ]
 
     def stopped(self) -> str:
         """Stop it in order; all that it has logged."""
         status, err = self.running.stop()
         assert status == 0, err
         return err
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """It stands still meanwhile."""
+        self.running.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.running.process.send_signal(signal.SIGCONT)
 
     def unharmed(self) -> None:
         """It lives, holds nothing of anybody, and works."""

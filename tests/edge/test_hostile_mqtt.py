@@ -515,8 +515,8 @@ def test_long_messages_that_never_end_take_no_more_than_their_share(house: House
     with connected(house) as same, connected(house, user="other", given="tm_another") as other:
         until = time.monotonic() + TIMEOUT_S
         while time.monotonic() < until:
-            assert good(house, same) < 0.5
-            assert good(house, other, "tidemark/other/gateway-9/fps") < 0.5
+            assert good(house, same) < 2
+            assert good(house, other, "tidemark/other/gateway-9/fps") < 2
             most = max(most, house.running.metric("inflight_bytes"))
     print(f"most bytes in flight {most:,.0f}; RSS {house.rss_mb() - before:+.0f} MB")
     assert 4 * MB < most <= INFLIGHT / 2 + MB
@@ -636,7 +636,7 @@ def test_a_quota_slows_its_senders_down_and_nobody_else_and_loses_nothing(house:
     with connected(house, V4, given=token) as one, connected(house, V4, given=token) as other:
         for client in (one, other):
             client.send(*(publish(V4, text(), number) for number in range(1, 201)))
-        assert good(house) < 0.5
+        assert good(house) < 2
         assert one.acks(200) == other.acks(200) == list(range(1, 201))
         assert 1 < time.monotonic() - began < 6
         # a quota that is hardly any holds nobody for longer than it is in force

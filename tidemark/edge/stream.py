@@ -32,7 +32,7 @@ GROUPS: Final = 128
 """Not answered yet, of one connection."""
 APART: Final = 8
 """Messages that had to be looked at one by one, which takes ten times as long, before others have their turn."""
-HALVINGS: Final = 8
+HALVINGS: Final = 10
 """Of what is taken at once of a connection that sends many such."""
 LINGER_S: Final = 2.0
 _RESERVED_FROM: Final = 4 << 10

@@ -19,6 +19,7 @@ from tidemark.edge.stream import HALVINGS, Desk, Group, Hold, Stream
 from tidemark.edge.tokens import Grant, digest
 from tidemark.errors import TidemarkError
 from tidemark.net.tls import common_name
+from tidemark.wire.body import UNREADABLE
 from tidemark.wire.reasons import Reason
 
 IDLE_S: Final = 300.0
@@ -103,8 +104,12 @@ class TcpConnection(Stream):
         return rest.find(b"\n", len(rest) - came) >= 0 or len(rest) > longest or self._skips
 
     def needs(self) -> int:
-        """As much again as has come, since nobody knows how long the line is."""
-        return min(2 * len(self._rest or b""), self._desk.longest)
+        """As much again as has come, since nobody knows how long the line is; of a long one all that it may have.
+
+        Long ones that had some of their room each, and waited for more, could wait for one another.
+        """
+        twice, longest = 2 * len(self._rest or b""), self._desk.longest
+        return longest if twice > _BATCH_BYTES else min(twice, longest)
 
     def answered(self, group: Group) -> bytes:
         """What is refused is named; what is kept is told with all the rest."""
@@ -185,7 +190,7 @@ class TcpConnection(Stream):
         named = self._named()
         try:
             first = _FIRST.decode(data[:end])
-        except msgspec.DecodeError:
+        except UNREADABLE:
             if named is None:
                 self._refuse(_NO_FIRST)
                 return end
