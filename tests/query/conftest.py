@@ -1,0 +1,3 @@
+from tests.store.conftest import server, url
+
+__all__ = ["server", "url"]
