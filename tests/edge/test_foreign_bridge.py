@@ -112,3 +112,9 @@ def test_a_bridge(ground: Ground, tmp_path: Path) -> None:
 @pytest.mark.long
 def test_a_bridge_as_it_is_without_options(ground: Ground, tmp_path: Path) -> None:
     _forwards(ground, tmp_path / "broker", {"mqttv311": 500, "mqttv50": 90}, more="")
+
+
+@pytest.mark.long
+def test_a_bridge_of_version_5_that_sends_more_at_once_than_it_may(ground: Ground, tmp_path: Path) -> None:
+    """As mosquitto 2.0.11 does when it connects again, a hundred more each time."""
+    _forwards(ground, tmp_path / "broker", {"mqttv50": 500})

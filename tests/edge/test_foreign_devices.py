@@ -116,16 +116,19 @@ class Paho(paho.Client):
         self.loop_stop()
 
 
+@pytest.mark.parametrize("at_once", [100, 0], ids=["as many as may be", "all of them"])
 @VERSIONS
-def test_paho_with_many_in_flight(shore: Shore, version: int) -> None:
-    lines, wanted = series(f"paho-{version}", 2000)
-    with Paho(shore, version, f"paho-{version}", 100) as client:
+def test_paho_with_many_in_flight(shore: Shore, version: int, at_once: int) -> None:
+    """It does not look at what it is told it may, and may be told to send everything."""
+    name = f"paho-{version}-{at_once}"
+    lines, wanted = series(name, 2000)
+    with Paho(shore, version, name, at_once) as client:
         for at, line in enumerate(lines):
             client.publish("tidemark/cams", line, qos=1 + at % 2)
         eventually(lambda: len(client.reasons) == 2000 or not client.ended.empty())
         assert client.ended.empty()
         assert not any(code.is_failure for code, _ in client.reasons.values())
-    shore.arrived.until(f"paho-{version}", wanted)
+    shore.arrived.until(name, wanted)
 
 
 def test_paho_is_told_why_in_version_5(shore: Shore, refused: Callable[[], float]) -> None:
@@ -201,6 +204,10 @@ client.once("connect", async () => {
     await send("tidemark/cams", "{", qos)
     await send("tidemark/other/a/b", "1", qos)
   }
+  const time = Date.now()
+  const many = Array.from({ length: 1000 }, (_, at) => JSON.stringify(
+    { source: `js-${version}`, metric: "many", event_time: time + at, value: at }))
+  await Promise.all(many.map((line) => client.publishAsync("tidemark/cams", line, { qos: 1 })))
   console.log(JSON.stringify(told))
   client.end()
 })
@@ -215,4 +222,5 @@ def test_mqtt_js(shore: Shore, version: int, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("NODE_PATH", found)
     told = run(tool("node"), "-e", MQTT_JS, str(shore.port("mqtt")), shore.house.token, str(version))
     assert json.loads(told) == ([0, 0x99, 0x87] * 2 if version == 5 else [0] * 6)
-    shore.arrived.until_values(f"js-{version}", [("m1", 1.5), ("m2", 1.5)])
+    many = [("many", float(value)) for value in range(1000)]
+    shore.arrived.until_values(f"js-{version}", [("m1", 1.5), ("m2", 1.5), *many])
