@@ -45,10 +45,12 @@ _LAST_US: Final = 253_402_300_800 * SECOND_US
 _WEEK_US: Final = 7 * DAY_S * SECOND_US
 _MONDAY_US: Final = 4 * DAY_S * SECOND_US
 """1970-01-05: weeks begin on Mondays."""
-_AGO: Final = re.compile(r"now(?:-(\d{1,9})(s|m|h|d|w))?")
+_AGO: Final = re.compile(r"now(?:-([0-9]{1,9})(s|m|h|d|w))?")
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": DAY_S, "w": 7 * DAY_S}
-_WHOLE: Final = re.compile(r"\d{1,15}")
-_RFC_3339: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)")
+_WHOLE: Final = re.compile(r"[0-9]{1,15}")
+_RFC_3339: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:[0-5]\d)", re.ASCII
+)
 Boundaries = npt.NDArray[np.int64]
 
 
@@ -64,7 +66,7 @@ def time_us(parameter: str, text: str, now_us: int) -> int:
         found = int(text) * (1000 if int(text) >= _LEAST_MS else SECOND_US)
     else:
         found = _stated(parameter, text)
-    if not _FIRST_US <= found <= _LAST_US:
+    if not _FIRST_US <= found < _LAST_US:
         raise bad(parameter, f"`{parameter}` has to lie between 1970 and 9999.")
     return found
 
@@ -125,44 +127,91 @@ def axis(asked: Asked) -> Axis:
     """
     if asked.start_us >= asked.end_us:
         raise bad("from", "`from` has to be before `until`.")
-    zone = _zone(asked.zone)
-    interval_s = asked.interval_s or _chosen(asked, zone is not None)
-    if asked.interval_s is not None:
-        count = -(-(asked.end_us - asked.start_us) // (interval_s * SECOND_US))
-        if count > MOST_A_SERIES:
-            least = -(-(asked.end_us - asked.start_us) // (MOST_A_SERIES * SECOND_US))
-            fits = next((each for each in LADDER_S if each >= least), least)
-            raise ProblemError(
-                "too-many-intervals",
-                f"That is {count:,} intervals a series, and may be {MOST_A_SERIES:,}.",
-                parameter="interval-sec",
-                least_interval_sec=fits,
-            )
+    try:
+        found = _divided(asked, _zone(asked.zone))
+    except OverflowError:
+        found = None
+    if found is None or found.end_us >= _LAST_US:
+        raise bad("until", "`until` is so late that the last interval ends after the year 9999.")
+    return found
+
+
+def _divided(asked: Asked, zone: ZoneInfo | None) -> Axis:
+    interval_s = asked.interval_s or _chosen(asked, zone)
     if zone is not None:
         if interval_s % DAY_S:
             raise bad("tz", "`tz` is for intervals of whole days: `interval-sec` has to be a multiple of 86400.")
         if asked.aligned_to_start:
             raise bad("align", "`align=from` and `tz` exclude each other.")
-        return Axis(_calendar(asked, interval_s // DAY_S, zone), interval_s)
+    if (count := _count(asked, interval_s, zone)) > MOST_A_SERIES:
+        raise ProblemError(
+            "too-many-intervals",
+            f"That is {count:,} intervals a series, and may be {MOST_A_SERIES:,}.",
+            parameter="interval-sec",
+            least_interval_sec=_fitting(asked, MOST_A_SERIES, zone),
+        )
+    return Axis(_equal(asked, interval_s) if zone is None else _calendar(asked, interval_s // DAY_S, zone), interval_s)
+
+
+def _chosen(asked: Asked, zone: ZoneInfo | None) -> int:
+    """The shortest usual interval with which there are no more than `max_points`."""
+    return _fitting(asked, asked.max_points, zone)
+
+
+def _fitting(asked: Asked, most: int, zone: ZoneInfo | None) -> int:
+    """The shortest usual interval with which there are no more than so many, or whole days that are no usual ones.
+
+    Raises:
+        ProblemError: there is none: the range has 1970-01-01 inside, from which all are counted.
+    """
+    for each in LADDER_S:
+        if not (zone is not None and each % DAY_S) and _count(asked, each, zone) <= most:
+            return each
+    days = max(8, (asked.end_us - asked.start_us) // (most * DAY_S * SECOND_US))
+    while _count(asked, days * DAY_S, zone) > most:
+        if days * DAY_S * SECOND_US > _LAST_US:
+            raise bad("max-points", "So few intervals cannot be with this range: ask for more, or for `align=from`.")
+        days += 1 + days // 64
+    return days * DAY_S
+
+
+def _count(asked: Asked, interval_s: int, zone: ZoneInfo | None) -> int:
+    """How many intervals there are, or one more where a zone has left out a day."""
     width = interval_s * SECOND_US
-    origin = asked.start_us if asked.aligned_to_start else 0 if width % _WEEK_US else _MONDAY_US
+    if asked.aligned_to_start:
+        return -(-(asked.end_us - asked.start_us) // width)
+    if zone is None:
+        origin = _origin(width)
+        return -(-(asked.end_us - origin) // width) - (asked.start_us - origin) // width
+    days = interval_s // DAY_S
+    first, last = _day_of(asked.start_us, zone), _day_of(asked.end_us - 1, zone)
+    return (last - _origin_day(days)).days // days - (first - _origin_day(days)).days // days + 1
+
+
+def _origin(width_us: int) -> int:
+    """From where intervals of a length are counted."""
+    return 0 if width_us % _WEEK_US else _MONDAY_US
+
+
+def _origin_day(days: int) -> date:
+    """The same of whole days of a zone."""
+    return date(1970, 1, 1) if days % 7 else date(1970, 1, 5)
+
+
+def _day_of(us: int, zone: ZoneInfo) -> date:
+    return moment(us).astimezone(zone).date()
+
+
+def _equal(asked: Asked, interval_s: int) -> Boundaries:
+    """Multiples of a length since 1970, or since the start."""
+    width = interval_s * SECOND_US
+    origin = asked.start_us if asked.aligned_to_start else _origin(width)
     first = origin + (asked.start_us - origin) // width * width
     last = origin + -(-(asked.end_us - origin) // width) * width
-    boundaries = np.arange(first, last + 1, width, dtype=np.int64)
+    found = np.arange(first, last + 1, width, dtype=np.int64)
     if asked.aligned_to_start:
-        boundaries[-1] = asked.end_us
-    return Axis(boundaries, interval_s)
-
-
-def _chosen(asked: Asked, whole_days: bool) -> int:
-    """The shortest interval with which there are no more than `max_points`."""
-    for each in LADDER_S:
-        width = each * SECOND_US
-        first, last = asked.start_us // width, -(-asked.end_us // width)
-        if last - first <= asked.max_points and not (whole_days and each % DAY_S):
-            return each
-    days = -(-(asked.end_us - asked.start_us) // (asked.max_points * DAY_S * SECOND_US))
-    return max(1, days + 1) * DAY_S
+        found[-1] = asked.end_us
+    return found
 
 
 def _zone(name: str | None) -> ZoneInfo | None:
@@ -177,23 +226,17 @@ def _zone(name: str | None) -> ZoneInfo | None:
 
 
 def _calendar(asked: Asked, days: int, zone: ZoneInfo) -> Boundaries:
-    """Midnights of the zone, each `days` apart, counted from the epoch's Monday."""
-
-    def day_of(us: int) -> date:
-        return (moment(us).astimezone(zone)).date()
-
-    epoch = date(1970, 1, 5) if days % 7 == 0 else date(1970, 1, 1)
-    first = (day_of(asked.start_us) - epoch).days // days * days
-    found: list[int] = []
-    while True:
-        at = midnight_us(epoch + timedelta(days=first), zone)
-        if not found or at > found[-1]:  # where a day was left out, there is no interval for it
-            found.append(at)
-        if at >= asked.end_us:
-            break
+    """Midnights of the zone, each `days` apart; weeks begin on Mondays."""
+    epoch = _origin_day(days)
+    first = (_day_of(asked.start_us, zone) - epoch).days // days * days
+    found = [midnight_us(epoch + timedelta(days=first), zone)]
+    while found[-1] < asked.end_us:
         first += days
-    if found[0] > asked.start_us:
-        found.insert(0, midnight_us(epoch + timedelta(days=first - days * len(found)), zone))
+        at = midnight_us(epoch + timedelta(days=first), zone)
+        if at <= asked.start_us:  # the clock was turned back over midnight, and shows the day before again
+            found = [at]
+        elif at > found[-1]:  # where a day was left out, there is no interval for it
+            found.append(at)
     return np.array(found, np.int64)
 
 
