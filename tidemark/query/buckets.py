@@ -136,13 +136,18 @@ async def buckets(store: Store, series: Sequence[Series], axis: Axis, wanted: Wa
         )
     numbers = [each.number for each in series]
     found = await _read(store, numbers, axis, wanted)
-    settled_us = _settled(store, found)
-    states = States(axis, numbers, found.owed, settled_us, found.as_of_us)
+    base_us = store.tiers_s[0] * SECOND_US
+    closed_us = (found.as_of_us - round(store.horizon_s * SECOND_US)) // base_us * base_us
+    owing = found.owed.start
+    settled_us = min(closed_us, int(owing.min()) // base_us * base_us) if len(owing) else closed_us
+    states = States(axis, numbers, found.owed, closed_us, found.as_of_us)
     known = int(np.searchsorted(axis.boundaries[1:], found.as_of_us, side="right"))
     whole = {name: aggregated(name, found.fields) if name in NEEDS else found.raw[name] for name in wanted.aggregations}
     there = ~np.isnan(found.fields["count"])
     letters = states.letters(there) if "state" in wanted.columns else None
     extra = {name: found.fields[field] for name, field in _FIELDS_OF_COLUMNS.items() if name in wanted.columns}
+    if "revision" in extra:  # points have none
+        extra["revision"] = np.where(extra["revision"] == 0, np.nan, extra["revision"])
     if wanted.across == "none":
         lines = _lines(series, whole, extra, letters, wanted.fill, known)
     else:
@@ -170,13 +175,6 @@ def _lines(
         where = {name: np.flatnonzero(gaps[row]).tolist() for name, (_, gaps) in done.items() if gaps[row].any()}
         lines.append(Line(each, values, letters[row] if letters else None, where))
     return lines
-
-
-def _settled(store: Store, found: _Found) -> int:
-    base_us = store.tiers_s[0] * SECOND_US
-    settled = (found.as_of_us - round(store.horizon_s * SECOND_US)) // base_us * base_us
-    owing = found.owed.start
-    return min(settled, int(owing.min()) // base_us * base_us) if len(owing) else settled
 
 
 async def _read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted) -> _Found:

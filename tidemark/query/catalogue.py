@@ -119,7 +119,7 @@ class Catalogue:
         if sources:
             known = [self._numbers.get((project, source, metric)) for metric in metrics for source in sources]
             if all(known):
-                return [series for series in known if series is not None]
+                return sorted((series for series in known if series is not None), key=lambda each: each[:0:-1])
         key = (project, tuple(metrics), tuple(sources), most)
         found = self._fresh(key)
         if found is None:
@@ -281,9 +281,9 @@ def _condition(op: Any, value: str) -> Callable[[str], bool]:
     options = re2.Options()
     options.log_errors = False
     options.max_mem = 1 << 20
+    options.dot_nl = True  # a dot is any character, as Prometheus has it
     try:
-        # a dot is any character here, as Prometheus has it
-        pattern = re2.compile(f"(?s)(?:{value})", options)
+        pattern = re2.compile(value, options)
     except re2.error as error:
         raise bad("match", f"{value[:100]!r} is no regular expression of RE2: {_said(error)}.") from None
     if op == promql_parser.MatchOp.Re:

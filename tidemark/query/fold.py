@@ -246,15 +246,24 @@ def filled(how: str, arrays: Floats, known: int) -> tuple[Floats, npt.NDArray[np
 class States:
     """Of each place: `f`inal, `s`ettled early, `p`rovisional, `o`pen, `-` nothing there.
 
-    An interval is final once it lies before what is settled, and no mark owes any of it anything; a provisional one has
+    An interval is final once the horizon of its windows is over, and no mark owes any of it anything; a provisional one has
     points that were stored since it was settled, or never was; an open one has not ended.
     """
 
-    def __init__(self, axis: Axis, series: Sequence[int], owed: Owed, settled_us: int, as_of_us: int) -> None:
+    def __init__(self, axis: Axis, series: Sequence[int], owed: Owed, closed_us: int, as_of_us: int) -> None:
+        """What marks say.
+
+        Args:
+            axis: The intervals.
+            series: Numbers of the series, in the order of the rows.
+            owed: Marks that overlap them.
+            closed_us: Before it the horizon of every window is over.
+            as_of_us: The moment of the snapshot.
+        """
         shape = len(series), len(axis)
         self._changed = np.zeros(shape, bool)
         self._early = np.zeros(shape, bool)
-        self._settled = axis.boundaries[1:] <= settled_us
+        self._closed = axis.boundaries[1:] <= closed_us
         self._ended = axis.boundaries[1:] <= as_of_us
         if len(owed.start):
             self._owe(axis, series, owed)
@@ -280,14 +289,14 @@ class States:
     @property
     def provisional(self) -> npt.NDArray[np.bool_]:
         """Intervals that may change without a point that comes later than the horizon."""
-        found: npt.NDArray[np.bool_] = (self._changed | self._early).any(axis=0) | ~self._settled
+        found: npt.NDArray[np.bool_] = (self._changed | self._early).any(axis=0) | ~self._closed
         return found
 
     def letters(self, there: npt.NDArray[np.bool_]) -> list[str]:
         """A text for each series, a letter an interval."""
         found = np.full(there.shape, "f")
         found[self._early] = "s"
-        found[:, ~self._settled] = "s"
+        found[:, ~self._closed] = "s"
         found[self._changed] = "p"
         found[:, ~self._ended] = "o"
         found[~there] = "-"

@@ -23,6 +23,8 @@ from tidemark.wire.labels import parsed
 
 Values = dict[str, Any]
 _INTEGERS: Final = frozenset({"count", "late-count", "revision"})
+_EXACT: Final = 2.0**53
+"""Below this a double can be every whole number; JSON has room for no greater ones than 2^64."""
 
 
 class Service:
@@ -209,11 +211,15 @@ def _line(line: Line, values: Values) -> Values:
 
 
 def _whole(array: Any) -> list[int | float | None]:
-    """Numbers without a point, where they are whole; a revision of 0 is none."""
-    if np.isnan(array).any():
-        return [None if math.isnan(value) else int(value) if value == int(value) else value for value in array.tolist()]
+    """Numbers without a point, where they are whole."""
+    if not (np.abs(array) < _EXACT).all():  # where something is none as well
+        return [None if math.isnan(value) else _plain(value) for value in array.tolist()]
     whole = array.astype(np.int64)
     return (whole if (whole == array).all() else array).tolist()  # type: ignore[no-any-return]
+
+
+def _plain(value: float) -> int | float:
+    return int(value) if abs(value) < _EXACT and value == int(value) else value
 
 
 def _rows(over: Axis, found: Buckets, values: Values, *, skip: bool) -> Iterator[Sequence[Any]]:
@@ -223,7 +229,11 @@ def _rows(over: Axis, found: Buckets, values: Values, *, skip: bool) -> Iterator
         source = line.series.source if line.series else ""
         metric = line.series.metric if line.series else f"across={values['across']}"
         lists = [
-            list(line.state or "") if name == "state" else (_whole if name in _INTEGERS else list)(line.values[name])
+            list(line.state or "")
+            if name == "state"
+            else _whole(line.values[name])
+            if name in _INTEGERS
+            else line.values[name].tolist()
             for name in columns
         ]
         there = found.there[number].tolist()

@@ -104,7 +104,7 @@ def folded(tier_s: int | None, base_s: int, fields: tuple[str, ...], start_of: s
             SELECT DISTINCT s.series_id, b.start
             FROM owed m CROSS JOIN LATERAL {between.format(first=first, last=last)}
             JOIN unnest($3::integer[]) AS s(series_id) ON m.series_id IS NULL OR m.series_id = s.series_id
-            WHERE NOT m.closing AND m.window_to > coalesce({_CUT}, '-infinity')
+            WHERE NOT m.closing
         )"""
         end = end_of.format("s.start")
         fresh = _of_points(
