@@ -51,6 +51,7 @@ NOT_RUN = {
     ("docs/operations/edge.md", "kubectl"): CLUSTER,
     ("docs/operations/edge.md", "gcloud"): GOOGLE,
     ("docs/operations/devices.md", "tidemark edge"): ELSEWHERE + "tests/edge, with other ports",
+    ("docs/operations/devices.md", "[[outputs.mqtt]]"): ELSEWHERE + "tests/edge/test_foreign_lines.py",
     ("docs/operations/devices.md", "const esp_mqtt"): "needs an ESP32",
     ("docs/operations/devices.md", "connection tidemark"): ELSEWHERE + "tests/edge/test_foreign_bridge.py",
     ("docs/operations/flink.md", "python -m pipelines.ingest --runner"): FLINK,

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+GROUP_BYTES: Final = 1 << 10
+"""Beside its text, of what waits for one confirmation."""
 _WOKEN: Final = 8
 """Of those that wait, in a turn of the loop; where none of so many finds room, the others are not asked before there is more."""
 
@@ -29,15 +31,23 @@ class Budget:
     _waiting: deque[Callable[[], bool]] = field(default_factory=deque)
     _wakes: bool = False
 
-    def take(self, project: str, size: int) -> bool:
-        """Reserve; whether there is room. What is the project's only request may take all that is free."""
+    def fits(self, project: str, size: int) -> bool:
+        """Whether there is room. What is the project's only request may take all that is free."""
         free = self.most - self.used
         held = self._by_project.get(project, 0)
-        if size > free or (held and held + size > free):
+        return size <= free and not (held and held + size > free)
+
+    def take(self, project: str, size: int) -> bool:
+        """Reserve; whether there is room."""
+        if not self.fits(project, size):
             return False
-        self.used += size
-        self._by_project[project] = held + size
+        self.add(project, size)
         return True
+
+    def add(self, project: str, size: int) -> None:
+        """Reserve more for what is there already, whether there is room or not."""
+        self.used += size
+        self._by_project[project] = self._by_project.get(project, 0) + size
 
     def give_back(self, project: str, size: int) -> None:
         """Give back what was reserved."""

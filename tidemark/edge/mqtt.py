@@ -46,6 +46,8 @@ _ROUTE_LENGTH: Final = 256
 _OTHERS: Final = 100
 """Packets that are no messages, of one client, before others have their turn."""
 _PATIENCE: Final = 1.5
+_MESSAGE_BYTES: Final = 256
+"""Beside its text, of a message that is not acknowledged."""
 _REASON_BYTES: Final = 200
 _CODES: Final = {FORBIDDEN: Code.NOT_AUTHORIZED, BAD_TOPIC: Code.TOPIC_NAME, SERIES_LIMIT: Code.QUOTA}
 
@@ -122,7 +124,8 @@ class MqttConnection(Stream):
     )
     name = "mqtt"
     unanswered_messages = RECEIVE_MAXIMUM + 1
-    """One more than may be, since it has to be seen to be refused."""
+    """One more than may be, so that who keeps to that is heard all the time. Of who does not, no more is read: clients that are
+    disconnected for it come again with as many, and for ever."""
 
     def __init__(self, broker: Broker) -> None:
         """Not connected yet.
@@ -234,6 +237,7 @@ class MqttConnection(Stream):
     def connection_lost(self, error: Exception | None) -> None:
         """Remember when the client was seen last."""
         super().connection_lost(error)
+        self._batch = None
         if self._version:
             self._broker.sessions.end(self._key, self, self._expiry_s)
 
@@ -245,8 +249,6 @@ class MqttConnection(Stream):
         assert grant is not None
         if packet.retain and self._version == V5:
             raise MqttError(Code.RETAIN, "nothing is retained here")
-        if number and self._version == V5 and number not in self._inflight and len(self._inflight) >= RECEIVE_MAXIMUM:
-            raise MqttError(Code.RECEIVE_MAXIMUM, f"more than {RECEIVE_MAXIMUM} messages are not acknowledged")
         if grant.points_per_s is not None and not self.within_quota(grant):
             return False
         topic = packet.topic
@@ -287,7 +289,8 @@ class MqttConnection(Stream):
         """Hand over what is in the batch, and empty it; False: there is no room, and it waits."""
         if not batch.texts:
             return True
-        grant, size = self._grant, min(batch.size, self._desk.budget.most)
+        grant = self._grant
+        size = min(batch.size + _MESSAGE_BYTES * len(batch.texts), self._desk.budget.most)
         assert grant is not None
         if not self.room(grant, size):
             self._batch = batch

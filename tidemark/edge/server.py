@@ -176,6 +176,7 @@ class Edge:
             now = time.monotonic()
             for connection in list(self.peers.all):
                 connection.sweep(now)
+            self.peers.fit()
             for status, number in self._open.by_status.items():
                 self.counters.count("requests", number, "protocol", str(status))
             self._open.by_status.clear()

@@ -15,7 +15,7 @@ from enum import IntFlag
 from functools import partial
 from typing import Any, Final
 
-from tidemark.edge.budget import Budget
+from tidemark.edge.budget import GROUP_BYTES, Budget
 from tidemark.edge.contract import REFUSED_BY_BUS
 from tidemark.edge.counters import Counters
 from tidemark.edge.intake import Intake
@@ -31,7 +31,8 @@ SLOW_BYTES_A_SECOND: Final = 16 << 10
 GROUPS: Final = 128
 """Not answered yet, of one connection."""
 APART: Final = 8
-"""Messages that had to be looked at one by one, which takes ten times as long, before others have their turn."""
+"""Messages, and of those that came together a fourth at least, that had to be looked at one by one, before others have their
+turn: it takes ten times as long."""
 HALVINGS: Final = 10
 """Of what is taken at once of a connection that sends many such."""
 LINGER_S: Final = 2.0
@@ -184,6 +185,7 @@ class Stream(asyncio.BufferedProtocol):
         made.set_write_buffer_limits(UNREAD_BYTES)  # type: ignore[attr-defined]
         desk = self._desk
         desk.peers.all.add(self)
+        desk.peers.fit()
         if desk.peers.beyond() > 0:
             self.count("too_many")
             made.abort()  # type: ignore[attr-defined]
@@ -332,12 +334,9 @@ class Stream(asyncio.BufferedProtocol):
 
     def room(self, grant: Grant, size: int) -> bool:
         """Whether there is room for messages of so many bytes, which is taken then; if not, it is held until there may be."""
-        budget = self._desk.budget
-        if budget.take(grant.project, size):
+        if self._desk.budget.take(grant.project, size):
             return True
-        if not self._held & Hold.BUDGET:
-            self.hold(Hold.BUDGET)
-            budget.wait(self._room_again)
+        self._wait_for_room()
         return False
 
     def within_quota(self, grant: Grant) -> bool:
@@ -359,8 +358,11 @@ class Stream(asyncio.BufferedProtocol):
             raise
         for taken in found:
             last = at + taken.bodies == len(texts)
-            held = reserved if last else min(reserved, sum(map(len, texts[at : at + taken.bodies])))
+            held = reserved if last else reserved * taken.bodies // (len(texts) - at)
             reserved -= held
+            if taken.kept is not None:
+                self._desk.budget.add(grant.project, GROUP_BYTES)
+                held += GROUP_BYTES
             group = Group(marks[at : at + taken.bodies], taken.verdict, held, began)
             at += taken.bodies
             self._wait_for(group)
@@ -369,6 +371,8 @@ class Stream(asyncio.BufferedProtocol):
             else:
                 taken.kept.then(partial(self._known, group, grant.project))
         apart = len(found) if len(found) > 1 or found[0].kept is None else 0
+        if 4 * apart < len(texts):
+            apart = 0
         self._halvings = HALVINGS if apart >= APART else max(0, self._halvings - 1)
         self._apart_more(apart)
 
@@ -396,7 +400,7 @@ class Stream(asyncio.BufferedProtocol):
     def _known(self, group: Group, project: str, outcome: bool | TidemarkError) -> None:
         counters, verdict = self._desk.counters, group.verdict
         if isinstance(outcome, RefusedError):
-            group.verdict = verdict = none_accepted(REFUSED_BY_BUS, str(outcome))
+            group.verdict = verdict = verdict.after_all(REFUSED_BY_BUS, str(outcome))
             outcome = False
         group.outcome = outcome
         if group.reserved:
@@ -448,6 +452,9 @@ class Stream(asyncio.BufferedProtocol):
         had, self._rest = self._rest is not None, None
         self._heard = now = time.monotonic()
         self._give_back_partial()
+        if len(data) > _RESERVED_FROM and not self._has_room(len(data)):
+            self._rest = bytearray(data)  # while it waits it costs less as it came than taken apart
+            return
         try:
             used = self.parse(data)
         except Exception:  # noqa: BLE001  # of whatever kind: it must not take the others along
@@ -475,6 +482,18 @@ class Stream(asyncio.BufferedProtocol):
         if self._partial_reserved and self._grant is not None:
             self._desk.budget.give_back(self._grant.project, self._partial_reserved)
             self._partial_reserved = 0
+
+    def _has_room(self, size: int) -> bool:
+        grant, budget = self._grant, self._desk.budget
+        if grant is None or budget.fits(grant.project, size):
+            return True
+        self._wait_for_room()
+        return False
+
+    def _wait_for_room(self) -> None:
+        if not self._held & Hold.BUDGET:
+            self.hold(Hold.BUDGET)
+            self._desk.budget.wait(self._room_again)
 
     def _room_again(self) -> bool:
         self.release(Hold.BUDGET)

@@ -17,6 +17,7 @@ from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, Final
 
+from tidemark.edge.budget import GROUP_BYTES
 from tidemark.edge.contract import NOT_KEPT
 from tidemark.edge.intake import Taken
 from tidemark.edge.stream import Desk
@@ -209,9 +210,12 @@ class UdpPort:
             return
         for taken in found:
             last = at + taken.bodies == len(texts)
-            held = size if last else sum(map(len, texts[at : at + taken.bodies]))
+            held = size if last else size * taken.bodies // (len(texts) - at)
             size -= held
             at += taken.bodies
+            if taken.kept is not None:
+                self._desk.budget.add(self._grant.project, GROUP_BYTES)
+                held += GROUP_BYTES
             self._follow(taken, held)
 
     def _follow(self, taken: Taken, held: int) -> None:

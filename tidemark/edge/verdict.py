@@ -18,7 +18,7 @@ class Rejected(NamedTuple):
     detail: str
 
 
-@dataclass
+@dataclass(slots=True)
 class Verdict:
     """What became of a body's points.
 
@@ -33,6 +33,11 @@ class Verdict:
     rejected: list[Rejected] = field(default_factory=list)
     refused: dict[str, int] = field(default_factory=dict)
     spooled: bool = False
+
+    def after_all(self, reason: str, detail: str) -> Verdict:
+        """The same, but that what was to be accepted is refused."""
+        refused = {**self.refused, reason: self.refused.get(reason, 0) + self.accepted}
+        return Verdict(0, [Rejected(None, reason, detail), *self.rejected[: LISTED - 1]], refused)
 
 
 def verdict_on(columns: Columns) -> Verdict:

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 READ_BYTES: Final = 64 << 10
+_LEAST_BYTES: Final = 4 << 10
+_UNREAD_BYTES: Final = 32 << 20
+"""Of all connections together that were read and have to wait, at most, as long as there are no more than can share it."""
 
 
 class Peer(Protocol):
@@ -37,7 +40,15 @@ class Peers:
 
     most: int
     all: set[Peer] = field(default_factory=set)
-    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_BYTES)))
+    buffer: memoryview = field(init=False)
+    _whole: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_BYTES)))
+
+    def __post_init__(self) -> None:
+        self.buffer = self._whole
+
+    def fit(self) -> None:
+        """Read less at once where there are many, each of which may have to keep what was read."""
+        self.buffer = self._whole[: max(_LEAST_BYTES, min(READ_BYTES, _UNREAD_BYTES // max(1, len(self.all))))]
 
     def beyond(self) -> int:
         """How many more than may be."""
