@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemark.wire.labels import fault, labelled
+from tidemark.wire.labels import fault, labelled, parsed
 from tidemark.wire.limits import Limits
 from tidemark.wire.reasons import Reason, RejectedError
 
@@ -72,6 +72,31 @@ def test_what_is_made_is_right_and_says_which_labels(name: str, labels: dict[str
         for label, text in found
     }
     assert unescaped == {label: value for label, value in labels.items() if value}
+    assert parsed(metric) == (name.replace("}", "]"), unescaped)
+    assert labelled(*parsed(metric)) == metric
+
+
+@pytest.mark.parametrize(
+    ("metric", "name", "labels"),
+    [
+        ("fps", "fps", {}),
+        ("a}b", "a}b", {}),
+        ('fps{lens="wide"}', "fps", {"lens": "wide"}),
+        ('a.b/c{le="+Inf",service.name="x y"}', "a.b/c", {"le": "+Inf", "service.name": "x y"}),
+        (r'm{a="\"",b="\\",c="\n",d="\\n"}', "m", {"a": '"', "b": "\\", "c": "\n", "d": "\\n"}),
+        (r'm{a="b=\"c\",d=\"e\"",f="}{"}', "m", {"a": 'b="c",d="e"', "f": "}{"}),
+    ],
+)
+def test_labels_are_read(metric: str, name: str, labels: dict[str, str]) -> None:
+    assert fault(metric) is None
+    assert parsed(metric) == (name, labels)
+
+
+@given(st.text('m{}=",\\n a\n', max_size=30))
+def test_every_metric_in_the_right_form_is_what_its_labels_make(text: str) -> None:
+    metric = "m" + text
+    if fault(metric) is None:
+        assert labelled(*parsed(metric)) == metric
 
 
 def test_labels_are_of_metrics_only() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections import OrderedDict
@@ -21,7 +22,10 @@ LOOK_S: Final = 1.0
 _REMEMBERED: Final = 20_000
 _SCANNED: Final = 200_000
 """Series of a project that a selector looks at."""
+_BESIDE: Final = 2_000
+"""From so many on they are looked at beside the loop."""
 _LONGEST: Final = 4096
+_LONGEST_S: Final = 2.0
 _LOOKS_LIKE: Final = re.compile(r"\s*(?:[A-Za-z_:][\w:]*\s*)?(?:\{.*\}\s*)?", re.DOTALL)
 """What is not like it is not given to the parser, which needs seconds for thousands of brackets."""
 _SOURCE: Final = "source"
@@ -150,7 +154,13 @@ class Catalogue:
                 raise ProblemError(
                     "too-many-series", f"The selector looks at more than {_SCANNED:,} series: name the metric."
                 )
-            found = self._remember(key, project, matching([Series(*row) for row in rows], selector.matchers))
+            series = [Series(*row) for row in rows]
+            if len(series) < _BESIDE:
+                chosen = matching(series, selector.matchers)
+            else:
+                loop = asyncio.get_running_loop()
+                chosen = await loop.run_in_executor(None, matching, series, selector.matchers)
+            found = self._remember(key, project, chosen)
         if not found:
             raise ProblemError("no-such-series", "No series of the project is like that.", parameter="match")
         return found
@@ -227,7 +237,12 @@ class Catalogue:
 
 
 def matching(series: Sequence[Series], matchers: Sequence[Matcher]) -> list[Series]:
-    """Those for which all matchers hold; each matcher looks at each value once."""
+    """Those for which all matchers hold; each matcher looks at each value once.
+
+    Raises:
+        ProblemError: it takes too long.
+    """
+    until = time.monotonic() + _LONGEST_S
     seen: list[dict[str, bool]] = [{} for _ in matchers]
     found = []
     for each in series:
@@ -237,6 +252,10 @@ def matching(series: Sequence[Series], matchers: Sequence[Matcher]) -> list[Seri
             value = values.get(matcher.label, "")
             holds = known.get(value)
             if holds is None:
+                if time.monotonic() > until:
+                    raise ProblemError(
+                        "too-many-series", "The selector takes too long for so many series: name the metric."
+                    )
                 holds = known[value] = matcher.holds(value)
             if not holds:
                 break
@@ -280,7 +299,7 @@ def _condition(op: Any, value: str) -> Callable[[str], bool]:
         return value.__ne__
     options = re2.Options()
     options.log_errors = False
-    options.max_mem = 1 << 20
+    options.max_mem = 8 << 20  # with less some need a hundred times as long
     options.dot_nl = True  # a dot is any character, as Prometheus has it
     try:
         pattern = re2.compile(value, options)
