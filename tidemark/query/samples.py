@@ -143,8 +143,7 @@ def m4(
     """
     if len(time) <= most:
         return np.arange(len(time))
-    stretches = max(1, most // 4)
-    stretch = (time - start_us) * stretches // (end_us - start_us)
+    stretch = (time - start_us) // -(-(end_us - start_us) // (most // 4))
     at = np.flatnonzero(np.concatenate(([True], stretch[1:] != stretch[:-1])))
     last = np.append(at[1:], len(time)) - 1
     order = np.lexsort((value, stretch))
