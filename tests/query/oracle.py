@@ -217,7 +217,7 @@ def aggregate(name: str, points: list[Point], rises: list[float], seconds: float
         "avg": total.value / number,
         "sum": total.value,
     }
-    return Near(exact[name], {"avg": total.off / number, "sum": total.off}.get(name, 0.0))
+    return Near(exact[name], {"avg": total.off / number + 1e-320, "sum": total.off}.get(name, 0.0))
 
 
 def fold(how: str, name: str, column: list[Near | None], points: list[list[Point]]) -> Near | None:
@@ -225,7 +225,7 @@ def fold(how: str, name: str, column: list[Near | None], points: list[list[Point
     there = [value for value in column if value is not None]
     if not there:
         return None
-    off = sum(value.off for value in there) + 1e-12 * sum(abs(value.value) for value in there)
+    off = 1e-320 + sum(value.off for value in there) + 1e-12 * sum(abs(value.value) for value in there)
     numbers = [value.value for value in there]
     if how == "count":
         return Near(float(len(there)))
@@ -258,7 +258,7 @@ def fill(how: str, line: list[Near | None], known: int) -> tuple[list[Near | Non
                 assert b is not None
                 share = (at - left) / (right - left)
                 size = max(abs(a.value), abs(b.value))
-                found[at] = Near(a.value * (1 - share) + b.value * share, a.off + b.off + 1e-12 * size)
+                found[at] = Near(a.value * (1 - share) + b.value * share, a.off + b.off + 1e-12 * size + 1e-320)
         else:
             found[at] = Near(float(how))
         if found[at] is not None:
