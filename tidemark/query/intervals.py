@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -240,6 +241,7 @@ def _calendar(asked: Asked, days: int, zone: ZoneInfo) -> Boundaries:
     return np.array(found, np.int64)
 
 
+@lru_cache(maxsize=30_000)
 def midnight_us(day: date, zone: ZoneInfo) -> int:
     """The first moment of a day, in microseconds since 1970; where a clock is turned on over midnight, that is later than 0:00."""
     local = datetime(day.year, day.month, day.day, tzinfo=zone)
