@@ -8,6 +8,7 @@ import json
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -94,6 +95,34 @@ def test_rollups_say_to_the_bit_what_points_say(world: World, database: Database
                     assert bits(left[name]) == bits(right[name]), (step, name, fields)
             looked += 1
     assert looked == 5 * len(STEPS)
+
+
+def test_answers_are_right_while_a_settler_is_at_work(world: World) -> None:
+    world.write(world.rows(1500))
+    ended, failures = threading.Event(), []
+
+    def settle() -> None:
+        try:
+            while not ended.is_set():
+                world.settle(2, forget=False)
+                world.settle()
+                world.owe()
+        except Exception as error:  # noqa: BLE001  # told below
+            failures.append(error)
+
+    settler = threading.Thread(target=settle)
+    settler.start()
+    try:
+        for _ in range(60):
+            request, names = world.question()
+            fields = world.fields(request, names)
+            told, _ = world.ask(fields)
+            Judged(world, request, told, None, fields).judge()
+    finally:
+        ended.set()
+        settler.join(60)
+    assert not failures
+    assert not settler.is_alive()
 
 
 @pytest.fixture

@@ -195,6 +195,9 @@ class World:
         start = self.moment() // SECOND
         end = start + self.rng.choice([1, 60, 3600, DAY_S, 3 * DAY_S])
         if self.contents.cut is not None:
+            if self.rng.random() < 0.7:
+                start = self.contents.cut // SECOND - self.rng.choice([3600, DAY_S, 2 * DAY_S])
+                end = start + self.rng.choice([3600, DAY_S, 3 * DAY_S])
             start, end = start // base_s * base_s, -(-end // base_s) * base_s
         list(Deletion(self.pool, self.plan.tiers_s, [self.ids[number] for number in chosen], start, end).run())
         for number in chosen:
@@ -311,6 +314,11 @@ class World:
         if interval is not None:
             length = min(length, 1500 * interval * SECOND)
         align = "from" if tz is None and rng.random() < 0.25 else "epoch"
+        if self.contents.cut is not None and rng.random() < 0.3:  # intervals that the cut goes through
+            largest_s = self.plan.tiers_s[-1]
+            interval, tz, align = largest_s * rng.choice([2, 3, 7]), None, rng.choice(["from", "epoch"])
+            start = self.contents.cut - largest_s * rng.choice([1, 2, 5]) * SECOND
+            length = interval * rng.choice([1, 5]) * SECOND
         aggregations = tuple(rng.sample(oracle.AGGREGATIONS, rng.choice([1, 1, 2, 4])))
         if rng.random() < 0.5:
             aggregations = tuple(name for name in aggregations if name not in oracle.OF_POINTS) or ("last",)
@@ -401,12 +409,16 @@ class World:
 
 @dataclass
 class Judged:
-    """An answer, held against the oracle."""
+    """An answer, held against the oracle.
+
+    Attributes:
+        marks: What was owed when it was asked; None: that changes, and letters and revisions are not held against it.
+    """
 
     world: World
     request: Request
     told: Any
-    marks: list[Mark]
+    marks: list[Mark] | None
     fields: str
 
     def judge(self) -> None:
@@ -429,10 +441,12 @@ class Judged:
             return  # a matter of the millisecond
         cells = [oracle.cells(contents, number, edges, tier_s) for number in request.series]
         there = [[bool(points) for points in each.members] for each in cells]
-        states = oracle.states(request, edges, tier_s or contents.tiers_s[0], self.marks, there, closed.pop(), as_of)
-        self._provisional(edges, states)
-        settled = datetime.fromisoformat(told["settled-until"])
-        self.same("settled-until", settled, oracle.EPOCH + timedelta(microseconds=states.settled))
+        marks = self.marks or []
+        states = oracle.states(request, edges, tier_s or contents.tiers_s[0], marks, there, closed.pop(), as_of)
+        if self.marks is not None:
+            self._provisional(edges, states)
+            settled = datetime.fromisoformat(told["settled-until"])
+            self.same("settled-until", settled, oracle.EPOCH + timedelta(microseconds=states.settled))
         columns = {name: self._column(name, edges, cells) for name in request.aggregations}
         self._lines(columns, cells, edges, states, known.pop())
 
@@ -537,7 +551,8 @@ class Judged:
         columns: dict[str, list[list[oracle.Near | None]]],
         states: oracle.States,
     ) -> None:
-        for name in self.request.columns:
+        unknown = () if self.marks is not None else ("state", "revision")
+        for name in (each for each in self.request.columns if each not in unknown):
             if name == "state":
                 for said, letter in zip(line["state"], states.letters[row], strict=True):
                     if letter is not None and said != letter:
