@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def eventually(found: Callable[[], bool], within_s: float = 20) -> None:
+def eventually(found: Callable[[], bool], within_s: float = 60) -> None:
     until = time.monotonic() + within_s
     while not found():
         assert time.monotonic() < until

@@ -313,13 +313,16 @@ class World:
             start, length = start // unit * unit, -(-length // unit) * unit
         if interval is not None:
             length = min(length, 1500 * interval * SECOND)
-        align = "from" if tz is None and rng.random() < 0.25 else "epoch"
-        if self.contents.cut is not None and rng.random() < 0.3:  # intervals that the cut goes through
+        through = self.contents.cut is not None and rng.random() < 0.3
+        if self.contents.cut is not None and through:  # intervals that the cut goes through
             largest_s = self.plan.tiers_s[-1]
             interval, tz, align = largest_s * rng.choice([2, 3, 7]), None, rng.choice(["from", "epoch"])
             start = self.contents.cut - largest_s * rng.choice([1, 2, 5]) * SECOND
             length = interval * rng.choice([1, 5]) * SECOND
-        aggregations = tuple(rng.sample(oracle.AGGREGATIONS, rng.choice([1, 1, 2, 4])))
+        else:
+            align = "from" if tz is None and rng.random() < 0.25 else "epoch"
+        number = 6 if through else rng.choice([1, 1, 2, 4])
+        aggregations = tuple(rng.sample(oracle.AGGREGATIONS, number))
         if rng.random() < 0.5:
             aggregations = tuple(name for name in aggregations if name not in oracle.OF_POINTS) or ("last",)
         across = rng.choice(["none"] * 6 + ["sum", "avg", "min", "max", "count"])
