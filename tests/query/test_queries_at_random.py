@@ -12,7 +12,7 @@ from tests.query.world import World, asked, planned
 from tidemark.query.database import Database
 from tidemark.store.connection import make_engine
 
-EVERYDAY = (0, 3, 7, 10)
+EVERYDAY = (0, 3, 7, 10, 21)
 
 
 @pytest.fixture(scope="module")
