@@ -60,6 +60,10 @@ class House:
         assert statuses(self.exchange(self.request(None, "Connection: close"))) == [200]
         return time.monotonic() - began
 
+    def publishes_again(self) -> None:
+        """Wait until the bus is there once more."""
+        eventually(lambda: statuses(self.exchange(self.request(None, "Connection: close"))) == [200])
+
     def rss_mb(self) -> float:
         for line in Path(f"/proc/{self.running.process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS:"):

@@ -193,6 +193,11 @@ def test_who_may_not_write_is_not_let_in(house: House) -> None:
     assert found[-1] == {"line": 3, "accepted": 1, "refused": 2, "end": True}
 
 
+def test_who_is_sending_when_it_is_sent_away_hears_why(house: House) -> None:
+    for _ in range(20):
+        assert [list(one) for one in exchange(house, line() * 30_000, token="tm_nobody")] == [["error"]]
+
+
 # lines
 
 
@@ -516,7 +521,7 @@ def test_who_does_not_know_what_is_kept_is_told_where_it_ends(tmp_path: Path) ->
             assert (found[0]["line"], found[0]["accepted"]) == (5, 5)
             assert "Pub/Sub" in found[0]["error"]
         house.bus.server.start()
-        eventually(lambda: house.running.metric("ready") == 1)
+        house.publishes_again()
         with connect(house) as connection:
             connection.sendall(first(house.token))
             with house.bus.stopped():

@@ -210,7 +210,7 @@ def test_while_the_bus_is_away_they_are_lost_and_counted(tmp_path: Path) -> None
                 one.send(b"x")
                 assert balance.of(3002) == {"accepted": 1, "not_kept": 3000, "refused": 1}
                 control.change(Change(clear=True))
-            eventually(lambda: house.running.metric("ready") == 1)
+            house.publishes_again()
             one.send(line())
             assert balance.of(3003)["accepted"] == 2
 
