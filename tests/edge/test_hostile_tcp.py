@@ -7,6 +7,7 @@ import json
 import random
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.certificates import Authority, pem
 from tests.edge.conftest import point
 from tests.edge.house import MB, House, housed, reset, rest
 from tests.waiting import eventually
@@ -196,6 +198,43 @@ def test_who_may_not_write_is_not_let_in(house: House) -> None:
 def test_who_is_sending_when_it_is_sent_away_hears_why(house: House) -> None:
     for _ in range(20):
         assert [list(one) for one in exchange(house, line() * 30_000, token="tm_nobody")] == [["error"]]
+
+
+def test_who_has_a_certificate_need_not_say_anything(tmp_path: Path) -> None:
+    authority = Authority("ours")
+    (tmp_path / "ca.pem").write_bytes(pem(authority.certificate))
+    for name in ("server", "cams"):
+        authority.issue(name, tmp_path / f"{name}.pem", tmp_path / f"{name}.key")
+    flags = {
+        "tls_certificate": str(tmp_path / "server.pem"),
+        "tls_key": str(tmp_path / "server.key"),
+        "tls_client_ca": str(tmp_path / "ca.pem"),
+        "tls_client_projects": "true",
+    }
+    context = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    context.load_cert_chain(tmp_path / "cams.pem", tmp_path / "cams.key")
+    with housed(tmp_path, tcp_port="0", client_timeout_s="1", **flags) as house, contextlib.ExitStack() as ends:
+        began = time.monotonic()
+        secured = [
+            ends.enter_context(context.wrap_socket(connect(house), server_hostname="localhost")) for _ in range(3)
+        ]
+        plain = [ends.enter_context(connect(house)) for _ in range(3)]
+        for one, data in zip(plain, (b"", b"\x16\x03\x01", line()), strict=True):
+            one.sendall(data)
+        assert [rest(one) for one in plain] == [b""] * 3
+        assert time.monotonic() - began < TIMEOUT_S + 2
+        time.sleep(max(0.0, began + TIMEOUT_S + 1.5 - time.monotonic()))  # it has nothing to say for so long
+        quiet, told, other = secured
+        long = line(passed_over="x" * 10_000)
+        for at in range(0, len(long), 3000):
+            quiet.sendall(long[at : at + 3000])
+        quiet.sendall(b"x\n")
+        told.sendall(b'{"acks":true}\n' + line() * 2)
+        assert next(answered(told)) == {"line": 2, "accepted": 2}
+        eventually(lambda: house.running.metric("points_accepted_total") == 3)
+        eventually(lambda: house.running.metric("points_refused_total") == 1)
+        other.sendall(b'{"token":"tm_nobody"}\n')
+        assert said(rest(other)) == [{"error": "The token is not known."}]
 
 
 # lines

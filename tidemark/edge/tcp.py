@@ -46,6 +46,7 @@ class TcpConnection(Stream):
     __slots__ = (
         "_accepted",
         "_acks",
+        "_begun",
         "_confirmed",
         "_line",
         "_partial",
@@ -63,7 +64,7 @@ class TcpConnection(Stream):
             desk: What it shares.
         """
         super().__init__(desk)
-        self._acks = self._skips = self._partial = False
+        self._acks = self._skips = self._partial = self._begun = False
         self._line = 0
         """The body that was read last, from 1."""
         self._confirmed = self._accepted = self._refused = self._told = 0
@@ -73,9 +74,9 @@ class TcpConnection(Stream):
     def parse(self, data: bytes) -> int:
         """Lines, as many as are whole, until it is held."""
         at = 0
-        if self._grant is None:
+        if not self._begun:
             at = self._first(data)
-            if self._grant is None:
+            if not self._begun:
                 return at
         if self._skips:
             end = data.find(b"\n", at) + 1
@@ -100,7 +101,7 @@ class TcpConnection(Stream):
 
     def whole(self, rest: bytearray, came: int) -> bool:
         """Once a line ends, or is too long."""
-        longest = _FIRST_BYTES if self._grant is None else self._desk.longest
+        longest = self._desk.longest if self._begun else _FIRST_BYTES
         return rest.find(b"\n", len(rest) - came) >= 0 or len(rest) > longest or self._skips
 
     def needs(self) -> int:
@@ -166,7 +167,7 @@ class TcpConnection(Stream):
         self._held |= Hold.ENDING
         self._rest = None
         self._give_back_partial()
-        if self._grant is None and self._partial:
+        if self._partial and not self._begun:
             self._refuse(_NO_FIRST)
         elif not self._order:
             self.drained()
@@ -174,6 +175,8 @@ class TcpConnection(Stream):
 
     def sweep(self, now: float) -> None:
         """Deadlines, and that of a client that sends nothing."""
+        if self._grant is None and now - self._began > self._desk.slow_s:
+            self._grant = self._named()  # who has a certificate need not say anything
         super().sweep(now)
         if self._grant is not None and not self._order and not self._held and now - self._heard > IDLE_S:
             self._end("idle", f"Nothing has come for {IDLE_S:.0f} s.")
@@ -183,9 +186,7 @@ class TcpConnection(Stream):
     def _first(self, data: bytes) -> int:
         """The line that says who sends; where the bodies begin."""
         end = data.find(b"\n", 0, _FIRST_BYTES) + 1
-        if not end:
-            if len(data) >= _FIRST_BYTES:
-                self._refuse(_NO_FIRST)
+        if not end and len(data) < _FIRST_BYTES:
             return 0
         named = self._named()
         try:
@@ -194,7 +195,6 @@ class TcpConnection(Stream):
             if named is None:
                 self._refuse(_NO_FIRST)
                 return end
-            self._grant = named
             end = 0
         else:
             self._acks = first.acks
@@ -204,7 +204,7 @@ class TcpConnection(Stream):
             if named is None or "write" not in named.may:
                 self._refuse("The token may not write." if named else "The token is not known.")
                 return end
-            self._grant = named
+        self._grant, self._begun = named, True
         self._desk.counters.count("connects", 1, self.name, "accepted")
         return end
 
