@@ -80,8 +80,14 @@ class Fleet:
             one.close()
 
     def sent(self) -> None:
-        """Wait until all messages are in the edge."""
-        eventually(lambda: self.running.metric("inflight_bytes") == self.size)
+        """Wait until all messages are in the edge, which holds them, and no more come."""
+
+        def all_of_them() -> bool:
+            held = self.running.metric("inflight_bytes")
+            time.sleep(0.3)
+            return self.size < held == self.running.metric("inflight_bytes")
+
+        eventually(all_of_them)
 
     def restart(self) -> None:
         """Another edge in the place of the first."""
