@@ -53,6 +53,7 @@ class Promises(threading.Thread):
         """The greatest of all complete until."""
         self.looks = self.advances = self.not_final = 0
         self.latest_us = 0
+        self._counted = 0
         self.stopping = threading.Event()
         self.error: BaseException | None = None
 
@@ -75,6 +76,15 @@ class Promises(threading.Thread):
                 f"complete until {self.latest_us / US}, {(us - self.latest_us) / US} s short"
             )
             time.sleep(0.2)
+
+    def wait_for_advances(self, more: int, within_s: float) -> None:
+        """Wait until complete until has advanced so many times since the last call."""
+        limit = time.monotonic() + within_s
+        while self.advances < self._counted + more:
+            assert self.error is None, self.error
+            assert time.monotonic() < limit, f"{self.advances - self._counted} advances of {more}"
+            time.sleep(0.2)
+        self._counted = self.advances
 
     def stop(self) -> None:
         self.stopping.set()

@@ -76,7 +76,7 @@ class Campaign:
     def job(self) -> Job:
         return Job(self.through_proxy, self.log)
 
-    def break_things(self, job: Job, traffic: Traffic) -> Job:
+    def break_things(self, job: Job, traffic: Traffic, promises: Promises) -> Job:
         began = time.monotonic()
         for at, what in self.plan.faults(SEED):
             while (left := began + at - time.monotonic()) > 0:
@@ -85,6 +85,7 @@ class Campaign:
                 time.sleep(min(left, 0.5))
             print(f"{time.monotonic() - began:7.1f} s  {what}")
             if what == "ingest":
+                promises.wait_for_advances(2, 180)  # one that has promised nothing breaks no promise
                 job.kill()
                 if self.plan.hurried:
                     self.forget_at.append((time.monotonic() + LEASE_S + 5, time.time()))
@@ -145,7 +146,7 @@ def test_what_is_complete_stays_as_it_is(plan: Plan, stack: Stack, tmp_path: Pat
         address = campaign.environment["PUBSUB_EMULATOR_HOST"]
         traffic = Traffic(address, SEED, plan.points, plan.seconds, HORIZON_S)
         traffic.start()
-        job = campaign.break_things(job, traffic)
+        job = campaign.break_things(job, traffic, promises)
         traffic.join(plan.seconds + 60)
         assert traffic.error is None, traffic.error
         witness.has_all_of(traffic)
