@@ -186,7 +186,7 @@ async def _read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted) ->
     if raw or tier_s is None:
         await _refuse_giants(store, numbers, axis)
     how = statement.intervals(axis)
-    text = statement.folded(tier_s, store.tiers_s[0], tuple(sorted(needed)), how.start_of, how.between, how.end_of)
+    text = statement.folded(store.tiers_s, tier_s, tuple(sorted(needed)), how.start_of)
     arguments = (*span, numbers, *how.arguments)
     made: dict[str, Floats] = {}
     if raw:
@@ -204,10 +204,10 @@ async def _read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted) ->
     columns = {
         name: statement.longs(row[name]) if name in statement.WHOLE else statement.doubles(row[name]) for name in needed
     }
-    if tier_s is None and columns["count"].sum() > statement.MOST_POINTS:
+    if row["points"] > statement.MOST_POINTS:
         raise _too_many_points()
     ids, starts = statement.integers(row["series_id"]), statement.moments(row["start"])
-    fields = scattered(axis, numbers, ids, starts, statement.integers(row["part"]), columns)
+    fields = scattered(axis, numbers, ids, starts, columns)
     cut_us = None if row["cut"] is None else microseconds(row["cut"])
     return _Found(fields, made, statement.Owed(row["owed"]), microseconds(row["as_of"]), cut_us, tier_s)
 

@@ -29,21 +29,11 @@ _LONGEST_S: Final = 2.0
 _LOOKS_LIKE: Final = re.compile(r"\s*(?:[A-Za-z_:][\w:]*\s*)?(?:\{.*\}\s*)?", re.DOTALL)
 """What is not like it is not given to the parser, which needs seconds for thousands of brackets."""
 _SOURCE: Final = "source"
-_NAMED: Final = """
-    SELECT series_id, source, metric FROM series
-    WHERE project = $1 AND ($2::text[] IS NULL OR metric = ANY($2)) AND ($3::text[] IS NULL OR source = ANY($3))
-    ORDER BY metric, source LIMIT $4"""
-_WITH_NAME: Final = """
-    SELECT series_id, source, metric FROM series
-    WHERE project = $1 AND (metric = $2 OR (metric > $2 || '{' AND metric < $2 || '|'))
-    AND ($3::text[] IS NULL OR source = ANY($3)) ORDER BY metric, source LIMIT $4"""
-
-_PAGE: Final = """
-    SELECT series_id, source, metric FROM series
-    WHERE project = $1 AND ($2::text[] IS NULL OR metric = ANY($2)) AND ($3::text[] IS NULL OR source = ANY($3))
-    AND ($4::text IS NULL OR strpos(lower(metric), lower($4)) > 0 OR strpos(lower(source), lower($4)) > 0)
-    AND ($5::text IS NULL OR (metric, source) > ($5::text COLLATE "C", $6::text COLLATE "C"))
-    ORDER BY metric, source LIMIT $7"""
+_METRIC_IN: Final = "metric = ANY({})"
+_SOURCE_IN: Final = "source = ANY({})"
+_NAMED_SO: Final = "(metric = {0} OR (metric > {0} || '{{' AND metric < {0} || '|'))"
+_SEARCHED: Final = "(strpos(lower(metric), lower({0})) > 0 OR strpos(lower(source), lower({0})) > 0)"
+_BEHIND: Final = '(metric, source) > ({}::text COLLATE "C", {}::text COLLATE "C")'
 _LATEST: Final = """
     SELECT s.series_id, p.event_time, p.value FROM unnest($1::integer[]) AS s(series_id) CROSS JOIN LATERAL (
         SELECT event_time, value FROM points p WHERE p.series_id = s.series_id ORDER BY event_time DESC LIMIT 1) p"""
@@ -127,8 +117,8 @@ class Catalogue:
         key = (project, tuple(metrics), tuple(sources), most)
         found = self._fresh(key)
         if found is None:
-            rows = await self._database.rows(_NAMED, project, list(metrics), list(sources) or None, most + 1)
-            found = self._remember(key, project, [Series(*row) for row in rows])
+            series = await self._listed(project, most + 1, (_METRIC_IN, metrics), (_SOURCE_IN, sources))
+            found = self._remember(key, project, series)
         for kind, names, there in (
             ("metric", metrics, {series.metric for series in found}),
             ("source", sources, {series.source for series in found}),
@@ -145,16 +135,12 @@ class Catalogue:
         key = (project, match, most)
         found = self._fresh(key)
         if found is None:
-            sources = None if selector.source is None else [selector.source]
-            if selector.name is None:
-                rows = await self._database.rows(_NAMED, project, None, sources, _SCANNED + 1)
-            else:
-                rows = await self._database.rows(_WITH_NAME, project, selector.name, sources, _SCANNED + 1)
-            if len(rows) > _SCANNED:
+            sources = [] if selector.source is None else [selector.source]
+            series = await self._listed(project, _SCANNED + 1, (_NAMED_SO, selector.name), (_SOURCE_IN, sources))
+            if len(series) > _SCANNED:
                 raise ProblemError(
                     "too-many-series", f"The selector looks at more than {_SCANNED:,} series: name the metric."
                 )
-            series = [Series(*row) for row in rows]
             if len(series) < _BESIDE:
                 chosen = matching(series, selector.matchers)
             else:
@@ -216,10 +202,31 @@ class Catalogue:
                 and (not text or text in each.metric.lower() or text in each.source.lower())
             ]
         else:
-            names = list(metrics) or None, list(sources) or None
-            rows = await self._database.rows(_PAGE, project, *names, search, *(behind or (None, None)), limit + 1)
-            found = [Series(*row) for row in rows]
+            wanted = (_METRIC_IN, metrics), (_SOURCE_IN, sources), (_SEARCHED, search), (_BEHIND, *(behind or (None,)))
+            found = await self._listed(project, limit + 1, *wanted)
         return found[:limit], found[limit - 1] if len(found) > limit else None
+
+    async def _listed(self, project: str, limit: int, *wanted: tuple[Any, ...]) -> list[Series]:
+        """Series for which conditions hold, in the order of metric and source.
+
+        Each has a statement of its own, so that a plan knows which there are.
+
+        Args:
+            project: Whose.
+            limit: So many at most.
+            wanted: Conditions, each with its values; one whose first is empty or None is none.
+        """
+        arguments: list[Any] = [project]
+        conditions = ["project = $1"]
+        for text, *values in wanted:
+            if values[0] is not None and values[0] != [] and values[0] != ():
+                conditions.append(text.format(*(f"${len(arguments) + n}" for n in range(1, len(values) + 1))))
+                arguments += values
+        arguments.append(limit)
+        statement = f"""
+            SELECT series_id, source, metric FROM series WHERE {" AND ".join(conditions)}
+            ORDER BY metric, source LIMIT ${len(arguments)}"""
+        return [Series(*row) for row in await self._database.rows(statement, *arguments)]
 
     async def latest(self, numbers: Sequence[int]) -> dict[int, tuple[int, float]]:
         """The newest point of each series: its event time in microseconds, and its value."""

@@ -21,7 +21,8 @@ from tidemark.store.connection import CONNECT_TIMEOUT_S, NOT_STATED_SO, PORT, RE
 from tidemark.store.errors import translated
 from tidemark.store.url import Address, read_url
 
-_READ_ONLY: Final = {"default_transaction_read_only": "on"}
+_STATED: Final = {"default_transaction_read_only": "on", "plan_cache_mode": "force_generic_plan"}
+"""To plan the statement of a query takes as long as to execute it."""
 _GRACE_S: Final = 2.0
 _STATEMENTS: Final = 200
 _SAYS_UNKNOWN: Final = ("26000", "42P05")
@@ -56,7 +57,7 @@ class Database:
         self._url, self._renewed_url = database_url, renewed_url
         self._address = read_url(database_url)
         self._size, self._timeout_s = size, statement_timeout_s
-        self._stated = {**session.startup(statement_timeout_s), **_READ_ONLY}
+        self._stated = {**session.startup(statement_timeout_s), **_STATED}
         self._looked = -RENEW_S
         self._pool: asyncpg.Pool | None = None
         self._prepares = True

@@ -40,28 +40,20 @@ def scattered(
     series: Sequence[int],
     series_id: Integers,
     start: Integers,
-    part: Integers,
     fields: Mapping[str, npt.NDArray[np.generic]],
 ) -> Fields:
     """Columns of the store as arrays of shape (series, intervals).
-
-    Two rows of one place are parts of it, of which the later one has the later points; they are folded.
 
     Args:
         axis: The intervals.
         series: Numbers of the series, in the order of the rows.
         series_id: Of each row.
         start: Of each row's interval.
-        part: Of each row; of one place the lesser is the earlier.
         fields: By name, of `tidemark.store.fold.SUMMARY`.
     """
     place = places(axis, series, series_id, start)
     shape = len(series), len(axis)
     size = shape[0] * shape[1]
-    if not part.all():  # seldom: where points begin in the middle of an interval that is owed a settling
-        unique, inverse, number = np.unique(place, return_inverse=True, return_counts=True)
-        fields = _joined({name: column.astype(np.float64) for name, column in fields.items()}, inverse, number, part)
-        place = unique
     found: Fields = {}
     for name, column in fields.items():
         array = np.full(size, np.nan)
@@ -78,31 +70,6 @@ def places(axis: Axis, series: Sequence[int], series_id: Integers, start: Intege
     row = order[np.searchsorted(np.asarray(series, np.int64)[order], series_id)]
     column = np.searchsorted(axis.boundaries, start, side="right") - 1
     found: Integers = row * len(axis) + column
-    return found
-
-
-def _joined(fields: Fields, inverse: Integers, number: Integers, part: Integers) -> Fields:
-    """Fold the parts of each place."""
-    order = np.lexsort((part, inverse))
-    at = np.concatenate(([0], np.cumsum(number)[:-1]))
-    last = np.cumsum(number) - 1
-    sorted_ = {name: column[order] for name, column in fields.items()}
-    found: Fields = {}
-    for name, column in sorted_.items():
-        if name == "min":
-            found[name] = np.minimum.reduceat(column, at)
-        elif name == "max":
-            found[name] = np.maximum.reduceat(column, at)
-        elif name == "first":
-            found[name] = column[at]
-        elif name == "last":
-            found[name] = column[last]
-        else:
-            found[name] = np.add.reduceat(column, at)
-    if "m2" in found:
-        mean = np.repeat(found["sum"] / found["count"], number)
-        apart = sorted_["sum"] / sorted_["count"] - mean
-        found["m2"] = np.add.reduceat(sorted_["m2"] + sorted_["count"] * apart * apart, at)
     return found
 
 

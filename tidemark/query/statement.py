@@ -1,17 +1,18 @@
 """The SQL of a query: what series did in each interval, right as of one snapshot, folded in the database.
 
-Parameters: $1 and $2, the range; $3, the series; $4, the interval's length and origin, or all boundaries where they are not
+Parameters: $1 and $2, the range; $3, the series; $4, the interval's length, or all starts where they are not
 equally far apart (`Intervals`). One row comes back: each column of the result as bytes, so that a million values are a few
-arrays and no objects.
+arrays and no objects. A plan is made once a connection, for whatever parameters: so series are gone through one by one, each by
+its index.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
-from typing import Any, Final
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,44 +30,32 @@ WHOLE: Final = frozenset({"count", "late_count", REVISION})
 """Of the fields, those that are whole numbers."""
 _AS_OF: Final = """CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_xact_replay_timestamp(), clock_timestamp())
     ELSE clock_timestamp() END AS as_of"""
+_STALE: Final = "stale"
 _CUT: Final = "(SELECT nullif(removed_before, '-infinity') FROM retention)"
 
 
-@dataclass(frozen=True)
-class Intervals:
+class Intervals(NamedTuple):
     """How the SQL finds the interval of a moment.
 
     Attributes:
-        arguments: $4, and $5 where there is one.
+        arguments: $4.
         start_of: The SQL of the start of the interval of a moment.
-        between: The SQL that gives, as b(start), the intervals that overlap a range.
     """
 
     arguments: tuple[Any, ...]
     start_of: str
-    between: str
-    end_of: str
 
 
 def intervals(axis: Axis) -> Intervals:
     """Those of an axis."""
     widths = np.diff(axis.boundaries)
     if (widths[:-1] == widths[0]).all() and widths[-1] <= widths[0]:
-        return Intervals((timedelta(microseconds=int(widths[0])),), *_EQUAL)
-    return Intervals(([moment(int(at)) for at in axis.boundaries[:-1]],), *_LISTED)
+        return Intervals((timedelta(microseconds=int(widths[0])),), _EQUAL)
+    return Intervals(([moment(int(at)) for at in axis.boundaries[:-1]],), _LISTED)
 
 
-_EQUAL: Final = (
-    "date_bin($4::interval, {}, $1::timestamptz)",
-    "generate_series(date_bin($4::interval, {first}, $1::timestamptz), {last} - interval '1 microsecond', $4::interval) AS b(start)",
-    "least({} + $4::interval, $2::timestamptz)",
-)
-_LISTED: Final = (
-    "($4::timestamptz[])[width_bucket({}, $4::timestamptz[])]",
-    """unnest(($4::timestamptz[])[width_bucket({first}, $4::timestamptz[]):
-       width_bucket({last} - interval '1 microsecond', $4::timestamptz[])]) AS b(start)""",
-    "coalesce(($4::timestamptz[])[width_bucket({}, $4::timestamptz[]) + 1], $2::timestamptz)",
-)
+_EQUAL: Final = "date_bin($4::interval, {}, $1::timestamptz)"
+_LISTED: Final = "($4::timestamptz[])[width_bucket({}, $4::timestamptz[])]"
 
 
 def widest(tiers_s: Sequence[int], axis: Axis) -> int | None:
@@ -78,101 +67,117 @@ def widest(tiers_s: Sequence[int], axis: Axis) -> int | None:
 
 
 @lru_cache(maxsize=1024)
-def folded(tier_s: int | None, base_s: int, fields: tuple[str, ...], start_of: str, between: str, end_of: str) -> str:
+def folded(tiers_s: tuple[int, ...], tier_s: int | None, fields: tuple[str, ...], start_of: str) -> str:
     """The statement.
 
+    A rollup counts where no mark owes its window, or one below, a settling. Where one does, the rollups of the tier below
+    stand in for it, by the same rule; of the narrowest tier the points do, but before the cut of retention.
+
     Args:
+        tiers_s: All tiers, the narrowest first.
         tier_s: Of the rollups that are read; None: points are.
-        base_s: The narrowest tier.
         fields: Of `tidemark.store.fold.SUMMARY`.
         start_of: Of `Intervals`.
-        between: The same.
-        end_of: The same.
     """
+    base_s = tiers_s[0]
+    read = [each for each in tiers_s if tier_s is not None and each <= tier_s]
     if tier_s is None:
-        points = _of_points(
-            base_s,
-            fields,
-            start_of,
-            "p.series_id = ANY($3::integer[]) AND p.event_time >= $1::timestamptz AND p.event_time < $2::timestamptz",
-            limit=f"LIMIT {MOST_POINTS + 1}",
+        rows = _of_points(
+            base_s, fields, start_of.format("p.event_time"), "unnest($3::integer[]) AS s(series_id)", "$1", "$2"
         )
-        rows, stale = f"SELECT t.*, 1 AS part FROM ({points}) t", ""
     else:
-        first, last = "greatest(m.window_from, $1::timestamptz)", "least(m.window_to, $2::timestamptz)"
-        stale = f""", stale AS MATERIALIZED (
-            SELECT DISTINCT s.series_id, b.start
-            FROM owed m CROSS JOIN LATERAL {between.format(first=first, last=last)}
-            JOIN unnest($3::integer[]) AS s(series_id) ON m.series_id IS NULL OR m.series_id = s.series_id
-            WHERE NOT m.closing
-        )"""
-        end = end_of.format("s.start")
-        fresh = _of_points(
-            base_s,
-            fields,
-            start_of,
-            f"p.series_id = s.series_id AND p.event_time >= s.start AND p.event_time < {end}"
-            f" AND p.event_time >= coalesce({_CUT}, '-infinity')",
-        )
-        kept = _of_rollups(
-            base_s,
-            fields,
-            start_of,
-            f"p.series_id = s.series_id AND p.window_start >= s.start AND p.window_start < least({end}, {_CUT})",
-        )
-        whole = _of_rollups(
-            tier_s,
-            fields,
-            start_of,
-            "p.series_id = ANY($3::integer[]) AND p.window_start >= $1::timestamptz AND p.window_start < $2::timestamptz",
-        )
-        rows = f"""
-            SELECT t.*, 1 AS part FROM ({whole}) t
-            WHERE NOT EXISTS (SELECT FROM stale s WHERE s.series_id = t.series_id AND s.start = t.start)
-            UNION ALL
-            SELECT t.*, 1 AS part FROM stale s CROSS JOIN LATERAL ({fresh} OFFSET 0) t
-            UNION ALL
-            SELECT t.*, 0 AS part FROM stale s CROSS JOIN LATERAL ({kept} OFFSET 0) t WHERE s.start < {_CUT}"""
+        parts = [_rollups(tier_s, f"{_STALE} s", "$1::timestamptz", "$2::timestamptz", fields)]
+        for wide_s, each in pairwise(reversed(read)):
+            source = f"{_STALE} s CROSS JOIN LATERAL unnest(s.of_{wide_s:d}) AS r(r)"
+            parts.append(_rollups(each, source, "lower(r.r)", "upper(r.r)", fields))
+        source = f"{_STALE} s CROSS JOIN LATERAL unnest(s.of_{base_s:d}) AS r(r)"
+        parts.append(_of_points(base_s, fields, base_window(base_s), source, "lower(r.r)", "upper(r.r)"))
+        rows = _joined(" UNION ALL ".join(parts), fields, start_of.format("p.window_start"))
     sent = "".join(
         f", coalesce(string_agg({'int8send' if name in WHOLE else 'float8send'}(r.{name}), ''), '') AS {name}"
         for name in fields
     )
     return f"""
         WITH owed AS MATERIALIZED (
-            SELECT m.window_from, m.window_to, m.series_id, m.closing FROM marks m
+            SELECT m.tier_s, m.window_from, m.window_to, m.series_id, m.closing FROM marks m
             WHERE m.tier_s <= {tier_s or base_s:d} AND m.window_from < $2::timestamptz AND m.window_to > $1::timestamptz
             AND (m.series_id IS NULL OR m.series_id = ANY($3::integer[]))
-        ){stale}
+        ){_stale(read)}
         SELECT coalesce(string_agg(int4send(r.series_id), ''), '') AS series_id,
-               coalesce(string_agg(timestamptz_send(r.start), ''), '') AS start,
-               coalesce(string_agg(int4send(r.part), ''), '') AS part{sent},
+               coalesce(string_agg(timestamptz_send(r.start), ''), '') AS start{sent},
+               coalesce(sum(r.points), 0)::bigint AS points,
                (SELECT coalesce(string_agg(int4send(coalesce(m.series_id, 0)) || timestamptz_send(m.window_from)
                     || timestamptz_send(m.window_to) || int4send(m.closing::integer), ''), '') FROM owed m) AS owed,
                {_CUT} AS cut, {_AS_OF}
         FROM ({rows}) r"""
 
 
-def _of_points(base_s: int, fields: tuple[str, ...], start_of: str, where: str, limit: str = "") -> str:
+def _stale(read: Sequence[int]) -> str:
+    """CTEs that give each series the ranges whose rollups do not count, of each tier: of_60, of_3600 and so on."""
+    if not read:
+        return ""
+    ranges = ", ".join(
+        f"""range_agg(tstzrange({_down("greatest(m.window_from, $1::timestamptz)", each)},
+                {_up("least(m.window_to, $2::timestamptz)", each)})) FILTER (WHERE m.tier_s <= {each:d}) AS of_{each:d}"""
+        for each in read
+    )
+    both = [f"coalesce(o.of_{each:d}, '{{}}') + coalesce(a.of_{each:d}, '{{}}')" for each in read]
+    both[0] = f"({both[0]}) * tstzmultirange(tstzrange({_up(_CUT, read[0])}, NULL))"
+    named = ", ".join(f"{text} AS of_{each:d}" for text, each in zip(both, read, strict=True))
+    return f""", changed AS MATERIALIZED (
+            SELECT m.series_id, {ranges} FROM owed m WHERE NOT m.closing GROUP BY m.series_id
+        ), {_STALE} AS MATERIALIZED (
+            SELECT s.series_id, {named}
+            FROM unnest($3::integer[]) AS s(series_id)
+            LEFT JOIN changed o ON o.series_id = s.series_id LEFT JOIN changed a ON a.series_id IS NULL
+        )"""
+
+
+def _down(moment_: str, tier_s: int) -> str:
+    """The start of the window of a moment."""
+    return f"date_bin(interval '{tier_s:d} seconds', {moment_}, to_timestamp(0))"
+
+
+def _up(moment_: str, tier_s: int) -> str:
+    """The first start of a window that is not before a moment."""
+    return _down(f"{moment_} + interval '{tier_s:d} seconds' - interval '1 microsecond'", tier_s)
+
+
+def _rollups(tier_s: int, source: str, start: str, end: str, fields: tuple[str, ...]) -> str:
+    """Rollups of a tier that count."""
+    chosen = "".join(f", p.{name}" for name in fields)
+    return f"""
+        SELECT p.* FROM {source} CROSS JOIN LATERAL (
+            SELECT p.series_id, p.window_start, 0::bigint AS points{chosen} FROM rollups p
+            WHERE p.series_id = s.series_id AND p.tier_s = {tier_s:d} AND p.window_start >= {start} AND p.window_start < {end}
+            AND p.count > 0 AND NOT s.of_{tier_s:d} @> p.window_start OFFSET 0
+        ) p"""
+
+
+def _of_points(base_s: int, fields: tuple[str, ...], start: str, source: str, first: str, last: str) -> str:
+    """Points folded into intervals, or into rows like rollups."""
     expressions = {**of_points(base_s), REVISION: "0::bigint"}
     chosen = "".join(f", {expressions[name]} AS {name}" for name in fields)
     return f"""
-        SELECT p.series_id, p.start{chosen}
+        SELECT p.series_id, p.start, count(*) AS points{chosen}
         FROM (
-            SELECT p.*, {start_of.format("p.event_time")} AS start, {base_window(base_s)} AS base_start
-            FROM points p WHERE {where} {limit}
+            SELECT p.*, {start} AS start, {base_window(base_s)} AS base_start
+            FROM {source} CROSS JOIN LATERAL (
+                SELECT * FROM points p WHERE p.series_id = s.series_id AND p.event_time >= $1::timestamptz
+                AND p.event_time < $2::timestamptz AND p.event_time >= {first} AND p.event_time < {last} OFFSET 0
+            ) p LIMIT {MOST_POINTS + 1}
         ) p
         GROUP BY p.series_id, p.start"""
 
 
-def _of_rollups(tier_s: int, fields: tuple[str, ...], start_of: str, where: str) -> str:
-    expressions = {**OF_ROLLUPS, REVISION: "max(p.revision)"}
+def _joined(rows: str, fields: tuple[str, ...], start: str) -> str:
+    """Rollups, and what is like them, folded into intervals."""
+    expressions = {**OF_ROLLUPS, REVISION: "CASE WHEN sum(p.points) > 0 THEN 0 ELSE max(p.revision) END"}
     chosen = "".join(f", {expressions[name]} AS {name}" for name in fields)
-    rows = f"""
-        SELECT p.*, {start_of.format("p.window_start")} AS start FROM rollups p
-        WHERE p.tier_s = {tier_s:d} AND p.count > 0 AND {where}"""
+    rows = f"SELECT p.*, {start} AS start FROM ({rows}) p"
     if "m2" in fields:
         rows = f"SELECT p.*, {MEAN_OF_WIDE} AS mean FROM ({rows}) p WINDOW whole AS (PARTITION BY p.series_id, p.start)"
-    return f"SELECT p.series_id, p.start{chosen} FROM ({rows}) p GROUP BY p.series_id, p.start"
+    return f"SELECT p.series_id, p.start, sum(p.points) AS points{chosen} FROM ({rows}) p GROUP BY p.series_id, p.start"
 
 
 POINTS: Final = f"""
@@ -185,15 +190,18 @@ POINTS: Final = f"""
              SELECT * FROM points p WHERE p.series_id = s.series_id AND p.event_time < $1::timestamptz
              ORDER BY p.event_time DESC LIMIT 1) p)
         UNION ALL
-        (SELECT p.series_id, p.event_time, p.value FROM points p
-         WHERE p.series_id = ANY($3::integer[]) AND p.event_time >= $1::timestamptz AND p.event_time < $2::timestamptz
+        (SELECT p.series_id, p.event_time, p.value
+         FROM unnest($3::integer[]) AS s(series_id) CROSS JOIN LATERAL (
+             SELECT * FROM points p
+             WHERE p.series_id = s.series_id AND p.event_time >= $1::timestamptz AND p.event_time < $2::timestamptz OFFSET 0) p
          LIMIT {MOST_POINTS + 1})
     ) r"""
 """Points of series by themselves, in no order; with $4 also the last one of each before the range."""
 HOW_MANY: Final = """
-    SELECT coalesce(sum(p.count), 0)::bigint FROM rollups p
-    WHERE p.tier_s = $4 AND p.series_id = ANY($3::integer[]) AND p.window_start >= $1::timestamptz
-    AND p.window_start + $4 * interval '1 second' <= $2::timestamptz"""
+    SELECT coalesce(sum(p.count), 0)::bigint FROM unnest($3::integer[]) AS s(series_id) CROSS JOIN LATERAL (
+        SELECT p.count FROM rollups p
+        WHERE p.series_id = s.series_id AND p.tier_s = $4 AND p.window_start >= $1::timestamptz
+        AND p.window_start + $4 * interval '1 second' <= $2::timestamptz OFFSET 0) p"""
 """About how many points a range has, by rollups of the tier $4; never more than were settled there."""
 
 
