@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -61,6 +62,7 @@ class Written(NamedTuple):
     tag: str
 
 
+@lru_cache(maxsize=64)
 def form(accept: str) -> str:
     """The form that a client likes best of those there are.
 

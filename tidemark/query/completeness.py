@@ -113,7 +113,7 @@ class Completeness:
             self._known[project] = time.monotonic(), found
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
-        return await asyncio.shield(found)
+        return found.result() if found.done() else await asyncio.shield(found)
 
     async def _asked(self, project: str) -> Known:
         return Known(completeness(tuple(await self._store.database.row(_KNOWN, project, None, None, None))))

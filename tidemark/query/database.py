@@ -25,6 +25,8 @@ _STATED: Final = {"default_transaction_read_only": "on", "plan_cache_mode": "for
 """To plan the statement of a query takes as long as to execute it."""
 _GRACE_S: Final = 2.0
 _STATEMENTS: Final = 200
+_IDLE_S: Final = 240.0
+"""What was idle for longer may have been cut off on its way by now, as balancers of clouds do after 350 s."""
 _SAYS_UNKNOWN: Final = ("26000", "42P05")
 """A pooler gave this statement to another connection than the one that has prepared it."""
 _FAILURES: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
@@ -60,6 +62,9 @@ class Database:
         self._stated = {**session.startup(statement_timeout_s), **_STATED}
         self._looked = -RENEW_S
         self._pool: asyncpg.Pool | None = None
+        self._idle: list[tuple[float, _Connection]] = []
+        """Taken from the pool and not given back, since that takes longer than a short statement; and since when."""
+        self._waiting = 0
         self._prepares = True
 
     async def open(self) -> None:
@@ -67,7 +72,6 @@ class Database:
         self._pool = await asyncpg.create_pool(
             min_size=0,
             max_size=self._size,
-            max_inactive_connection_lifetime=300,
             connect=self._connect,
             reset=_nothing,
         )
@@ -75,6 +79,8 @@ class Database:
     async def close(self) -> None:
         """Close all connections; what runs is broken off after a moment."""
         if self._pool is not None:
+            while self._idle:
+                await self._pool.release(self._idle.pop()[1])
             try:
                 await asyncio.wait_for(self._pool.close(), _GRACE_S)
             except TimeoutError:
@@ -115,9 +121,9 @@ class Database:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[_Connection]:
-        assert self._pool is not None
         try:
-            async with self._pool.acquire(timeout=self._timeout_s) as connection:
+            connection = await self._taken()
+            try:
                 if connection.unheard:
                     async with connection.transaction(readonly=True):
                         pairs = [text for pair in connection.unheard.items() for text in pair]
@@ -126,10 +132,37 @@ class Database:
                         yield connection
                 else:
                     yield connection
+            except BaseException:
+                await self._given_back(connection)
+                raise
+            if self._waiting:
+                await self._given_back(connection)
+            else:
+                self._idle.append((time.monotonic(), connection))
         except _FAILURES as error:
             if getattr(error, "sqlstate", None) in _SAYS_UNKNOWN:
                 self._prepares = False
             raise _told(error) from error
+
+    async def _taken(self) -> _Connection:
+        """One that was used not long ago, or one of the pool."""
+        assert self._pool is not None
+        while self._idle:
+            since, connection = self._idle.pop()
+            if not connection.is_closed() and time.monotonic() - since < _IDLE_S:
+                return connection
+            connection.terminate()
+            await self._pool.release(connection)
+        self._waiting += 1
+        try:
+            made: _Connection = await self._pool.acquire()
+            return made
+        finally:
+            self._waiting -= 1
+
+    async def _given_back(self, connection: _Connection) -> None:
+        assert self._pool is not None
+        await self._pool.release(connection)
 
     async def _connect(self, *_: Any, **__: Any) -> asyncpg.Connection:
         """A connection; with a URL that has changed where the one before leads nowhere."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -39,6 +40,8 @@ LADDER_S: Final = (
 )
 """Lengths that are chosen from where none is asked for."""
 MOST_A_SERIES: Final = 11_000
+REMEMBERED: Final = 64
+"""Axes, and what is made of each."""
 _LEAST_MS: Final = 10**11
 _FIRST_US: Final = 0
 _LAST_US: Final = 253_402_300_800 * SECOND_US
@@ -100,8 +103,14 @@ class Asked(NamedTuple):
     aligned_to_start: bool
 
 
-class Axis(NamedTuple):
-    """Boundaries of intervals, one more than there are intervals, ascending, in microseconds since 1970."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Axis:
+    """Intervals, of which one is the same as itself alone.
+
+    Attributes:
+        boundaries: One more than there are intervals, ascending, in microseconds since 1970.
+        interval_s: Their length where it is the same everywhere.
+    """
 
     boundaries: Boundaries
     interval_s: int
@@ -120,8 +129,11 @@ class Axis(NamedTuple):
         return len(self.boundaries) - 1
 
 
+@lru_cache(maxsize=REMEMBERED)
 def axis(asked: Asked) -> Axis:
     """The intervals of a request: whole ones, so that its range is widened to them, unless they are aligned to its start.
+
+    Those of one request after the other are often the same.
 
     Raises:
         ProblemError: there are too many, or they cannot be.
@@ -134,6 +146,7 @@ def axis(asked: Asked) -> Axis:
         found = None
     if found is None or found.end_us >= _LAST_US:
         raise bad("until", "`until` is so late that the last interval ends after the year 9999.")
+    found.boundaries.flags.writeable = False
     return found
 
 

@@ -6,6 +6,7 @@ import base64
 import binascii
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +17,7 @@ from tidemark.query.answers import Answer, encoded, shown
 from tidemark.query.buckets import Buckets, Line, Store, Wanted, buckets
 from tidemark.query.catalogue import Catalogue
 from tidemark.query.completeness import Completeness
-from tidemark.query.intervals import SECOND_US, Asked, Axis, axis, time_us
+from tidemark.query.intervals import REMEMBERED, SECOND_US, Asked, Axis, axis, time_us
 from tidemark.query.problems import ProblemError, bad
 from tidemark.query.samples import points as read_points
 from tidemark.wire.labels import parsed
@@ -66,7 +67,7 @@ class Service:
             told["tz"] = values["tz"]
         if found.cut_us is not None and over.start_us < found.cut_us:
             told["points-removed-before"] = shown(found.cut_us)
-        start = encoded((over.boundaries[:-1] // 1000).tolist())
+        start = _starts(over)
         lines = encoded([_line(line, values) for line in found.lines])
         skip = values["fill"] == "none"
         header = ("start", "source", "metric", *_columns(values))
@@ -191,6 +192,11 @@ def _allowed(values: Values, grant: Grant) -> tuple[str, list[str]]:
     return project, [grant.source]
 
 
+@lru_cache(maxsize=REMEMBERED)
+def _starts(over: Axis) -> bytes:
+    return encoded((over.boundaries[:-1] // 1000).tolist())
+
+
 def _columns(values: Values) -> list[str]:
     return [*values["aggregation"], *(name for name in values["columns"] if name not in values["aggregation"])]
 
@@ -244,6 +250,8 @@ def _rows(over: Axis, found: Buckets, values: Values, *, skip: bool) -> Iterator
 
 def _ranges(over: Axis, found: Buckets) -> list[list[str | None]]:
     """The stretches of provisional intervals."""
+    if not found.provisional.any():
+        return []
     edges = np.flatnonzero(np.diff(np.concatenate(([False], found.provisional, [False])).astype(np.int8)))
     pairs = edges.reshape(-1, 2).tolist()
     return [[shown(int(over.boundaries[begin])), shown(int(over.boundaries[end]))] for begin, end in pairs]

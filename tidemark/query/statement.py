@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tidemark.query.intervals import SECOND_US, Axis
+from tidemark.query.intervals import REMEMBERED, SECOND_US, Axis
 from tidemark.store.fold import MEAN_OF_WIDE, OF_ROLLUPS, base_window, of_points
 from tidemark.wire.message import moment
 
@@ -46,6 +46,7 @@ class Intervals(NamedTuple):
     start_of: str
 
 
+@lru_cache(maxsize=REMEMBERED)
 def intervals(axis: Axis) -> Intervals:
     """Those of an axis."""
     widths = np.diff(axis.boundaries)
@@ -58,7 +59,8 @@ _EQUAL: Final = "date_bin($4::interval, {}, $1::timestamptz)"
 _LISTED: Final = "($4::timestamptz[])[width_bucket({}, $4::timestamptz[])]"
 
 
-def widest(tiers_s: Sequence[int], axis: Axis) -> int | None:
+@lru_cache(maxsize=REMEMBERED)
+def widest(tiers_s: tuple[int, ...], axis: Axis) -> int | None:
     """The widest tier whose windows the intervals are made of; None: points have to be read."""
     for tier_s in reversed(tiers_s):
         if not (axis.boundaries % (tier_s * SECOND_US)).any():
