@@ -186,7 +186,7 @@ async def _read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted) ->
     if raw or tier_s is None:
         await _refuse_giants(store, numbers, axis)
     how = statement.intervals(axis)
-    text = statement.folded(store.tiers_s, tier_s, tuple(sorted(needed)), how.start_of)
+    text = statement.folded(store.tiers_s, tier_s, tuple(sorted(needed)), how.start_of, alone=len(numbers) == 1)
     arguments = (*span, numbers, *how.arguments)
     made: dict[str, Floats] = {}
     if raw:

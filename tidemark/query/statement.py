@@ -69,7 +69,7 @@ def widest(tiers_s: tuple[int, ...], axis: Axis) -> int | None:
 
 
 @lru_cache(maxsize=1024)
-def folded(tiers_s: tuple[int, ...], tier_s: int | None, fields: tuple[str, ...], start_of: str) -> str:
+def folded(tiers_s: tuple[int, ...], tier_s: int | None, fields: tuple[str, ...], start_of: str, *, alone: bool) -> str:
     """The statement.
 
     A rollup counts where no mark owes its window, or one below, a settling. Where one does, the rollups of the tier below
@@ -80,6 +80,7 @@ def folded(tiers_s: tuple[int, ...], tier_s: int | None, fields: tuple[str, ...]
         tier_s: Of the rollups that are read; None: points are.
         fields: Of `tidemark.store.fold.SUMMARY`.
         start_of: Of `Intervals`.
+        alone: It is one series, whose number every row would tell.
     """
     base_s = tiers_s[0]
     read = [each for each in tiers_s if tier_s is not None and each <= tier_s]
@@ -90,10 +91,8 @@ def folded(tiers_s: tuple[int, ...], tier_s: int | None, fields: tuple[str, ...]
     else:
         parts = [_rollups(tier_s, f"{_STALE} s", "$1::timestamptz", "$2::timestamptz", fields)]
         for wide_s, each in pairwise(reversed(read)):
-            source = f"{_STALE} s CROSS JOIN LATERAL unnest(s.of_{wide_s:d}) AS r(r)"
-            parts.append(_rollups(each, source, "lower(r.r)", "upper(r.r)", fields))
-        source = f"{_STALE} s CROSS JOIN LATERAL unnest(s.of_{base_s:d}) AS r(r)"
-        parts.append(_of_points(base_s, fields, base_window(base_s), source, "lower(r.r)", "upper(r.r)"))
+            parts.append(_rollups(each, _ranges(wide_s), "lower(r.r)", "upper(r.r)", fields))
+        parts.append(_of_points(base_s, fields, base_window(base_s), _ranges(base_s), "lower(r.r)", "upper(r.r)"))
         rows = _joined(" UNION ALL ".join(parts), fields, start_of.format("p.window_start"))
     sent = "".join(
         f", coalesce(string_agg({'int8send' if name in WHOLE else 'float8send'}(r.{name}), ''), '') AS {name}"
@@ -105,9 +104,9 @@ def folded(tiers_s: tuple[int, ...], tier_s: int | None, fields: tuple[str, ...]
             WHERE m.tier_s <= {tier_s or base_s:d} AND m.window_from < $2::timestamptz AND m.window_to > $1::timestamptz
             AND (m.series_id IS NULL OR m.series_id = ANY($3::integer[]))
         ){_stale(read)}
-        SELECT coalesce(string_agg(int4send(r.series_id), ''), '') AS series_id,
+        SELECT {"''::bytea" if alone else "coalesce(string_agg(int4send(r.series_id), ''), '')"} AS series_id,
                coalesce(string_agg(timestamptz_send(r.start), ''), '') AS start{sent},
-               coalesce(sum(r.points), 0)::bigint AS points,
+               coalesce(sum(r.points), 0) AS points,
                (SELECT coalesce(string_agg(int4send(coalesce(m.series_id, 0)) || timestamptz_send(m.window_from)
                     || timestamptz_send(m.window_to) || int4send(m.closing::integer), ''), '') FROM owed m) AS owed,
                {_CUT} AS cut, {_AS_OF}
@@ -145,12 +144,19 @@ def _up(moment_: str, tier_s: int) -> str:
     return _down(f"{moment_} + interval '{tier_s:d} seconds' - interval '1 microsecond'", tier_s)
 
 
+def _ranges(tier_s: int) -> str:
+    """FROM that gives each series s its ranges r(r); that they overlap is known, but not to the planner."""
+    return f"""{_STALE} s CROSS JOIN LATERAL (
+            SELECT r FROM unnest(s.of_{tier_s:d}) AS r WHERE lower(r) < $2::timestamptz AND upper(r) > $1::timestamptz
+        ) r"""
+
+
 def _rollups(tier_s: int, source: str, start: str, end: str, fields: tuple[str, ...]) -> str:
     """Rollups of a tier that count."""
     chosen = "".join(f", p.{name}" for name in fields)
     return f"""
         SELECT p.* FROM {source} CROSS JOIN LATERAL (
-            SELECT p.series_id, p.window_start, 0::bigint AS points{chosen} FROM rollups p
+            SELECT p.series_id, p.window_start, 0 AS points{chosen} FROM rollups p
             WHERE p.series_id = s.series_id AND p.tier_s = {tier_s:d} AND p.window_start >= {start} AND p.window_start < {end}
             AND p.count > 0 AND NOT s.of_{tier_s:d} @> p.window_start OFFSET 0
         ) p"""
@@ -161,7 +167,7 @@ def _of_points(base_s: int, fields: tuple[str, ...], start: str, source: str, fi
     expressions = {**of_points(base_s), REVISION: "0::bigint"}
     chosen = "".join(f", {expressions[name]} AS {name}" for name in fields)
     return f"""
-        SELECT p.series_id, p.start, count(*) AS points{chosen}
+        SELECT p.series_id, p.start, count(*)::integer AS points{chosen}
         FROM (
             SELECT p.*, {start} AS start, {base_window(base_s)} AS base_start
             FROM {source} CROSS JOIN LATERAL (
@@ -179,7 +185,7 @@ def _joined(rows: str, fields: tuple[str, ...], start: str) -> str:
     rows = f"SELECT p.*, {start} AS start FROM ({rows}) p"
     if "m2" in fields:
         rows = f"SELECT p.*, {MEAN_OF_WIDE} AS mean FROM ({rows}) p WINDOW whole AS (PARTITION BY p.series_id, p.start)"
-    return f"SELECT p.series_id, p.start, sum(p.points) AS points{chosen} FROM ({rows}) p GROUP BY p.series_id, p.start"
+    return f"SELECT p.series_id, p.start, sum(p.points)::integer AS points{chosen} FROM ({rows}) p GROUP BY p.series_id, p.start"
 
 
 POINTS: Final = f"""
