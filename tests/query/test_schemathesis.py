@@ -1,0 +1,107 @@
+"""The OpenAPI document is one, and the service keeps to it: what schemathesis asks by it, right and wrong, of all paths."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import hypothesis
+import openapi_spec_validator
+import pytest
+import schemathesis
+from schemathesis.checks import positive_data_acceptance
+
+from tests.query.served import METRICS, MINE, SOURCES, Serving, fill, serving
+from tidemark.edge.tokens import line_of, new_token
+from tidemark.query.paths import OPENAPI, PATHS
+from tidemark.query.reference import openapi
+
+EVERYDAY = 25
+LONG = 1500
+WORDS = {
+    "metric": [*METRICS, "none such"],
+    "source": [*SOURCES, "none such"],
+    "match": ['fps{source=~"gw-.*"}', '{__name__=~".+"}', '{__name__=~"f.*",lens!=""}', "fps{", "rate(fps[5m])"],
+    "from": ["now-3d", "now-1h", "0", "1767225600000", "2026-01-31T12:00:00+01:00", "2026-01-31T12:00:00", "9" * 15],
+    "until": ["now", "now-1d", "now-10d", "253402300799", "2026-02-30T00:00:00Z"],
+    "since": ["now-3d", "now", "yesterday"],
+    "tz": ["Europe/Berlin", "Africa/Cairo", "UTC", "../../etc/passwd", "Europe"],
+    "fill": ["null", "none", "previous", "linear", "0", "1e300", "nan"],
+    "attribute": ["camera:cams", "camera", ":x"],
+    "search": ["gw", "FPS", "%", "\\"],
+    "after": ["WzEsMF0", "WyJmcHMiLCJndy0wIl0", "AAAA", "W10"],
+}
+"""Beside what it makes up itself."""
+TOKEN = new_token()
+seen: Counter[tuple[str, int]] = Counter()
+
+
+def _schema() -> Any:
+    document = json.loads(openapi())
+    for path in document["paths"].values():
+        for parameter in path["get"]["parameters"]:
+            if parameter["name"] == "project":  # others are the token's bearer's to be refused
+                parameter["schema"]["enum"] = [MINE]
+            elif parameter["name"] in WORDS:
+                parameter["example"] = WORDS[parameter["name"]][0]
+    config = schemathesis.Config.from_dict(
+        {
+            "dictionaries": {name: {"values": words} for name, words in WORDS.items()},
+            "parameters": {f"query.{name}": {"dictionary": name, "probability": 0.7} for name in WORDS},
+            "auth": {"openapi": {"token": {"bearer": TOKEN}}},
+            "generation": {"database": "none"},
+        }
+    )
+    return schemathesis.openapi.from_dict(document, config=config)
+
+
+schema = _schema()
+
+
+@pytest.fixture(scope="module")
+def served(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    fill(url)
+    tokens = tmp_path_factory.mktemp("tokens") / "tokens"
+    tokens.write_text(line_of(TOKEN, MINE, ["read"]) + "\n")
+    with serving(f"--database_url={url}", f"--tokens=file:{tokens}", token=TOKEN) as made:
+        yield made
+
+
+def test_the_document_is_openapi_and_the_one_that_is_served(served: Serving) -> None:
+    document = served.ask(OPENAPI).told()
+    openapi_spec_validator.validate(document)
+    assert document == json.loads(openapi())
+    assert set(document["paths"]) == set(PATHS)
+
+
+def _keeps_to_it(served: Serving, case: Any) -> None:
+    answer = case.call_and_validate(
+        base_url=served.url,
+        excluded_checks=[positive_data_acceptance],  # that `from` is before `until`, no schema can say
+    )
+    seen[case.operation.path, answer.status_code] += 1
+
+
+@schema.parametrize()
+@hypothesis.settings(max_examples=EVERYDAY)
+def test_what_it_says_is_so(served: Serving, case: Any) -> None:
+    _keeps_to_it(served, case)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@schema.parametrize()
+@hypothesis.settings(max_examples=LONG)
+def test_what_it_says_is_so_of_much(served: Serving, case: Any) -> None:
+    _keeps_to_it(served, case)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _something_was_answered(served: Serving) -> Iterator[None]:
+    yield
+    for path in {path for path, _ in seen}:
+        assert seen[path, 200] > 5, seen
+        assert seen[path, 401], seen
+        assert seen[path, 400] > 5 or not PATHS[path].parameters, seen
