@@ -22,7 +22,6 @@ class Path(NamedTuple):
         about: A sentence.
         parameters: Those it has.
         call: Gives the answer.
-        name: Of the part of an answer that has the rows, or the lines.
         problems: Kinds of problems beside those of every path.
     """
 
@@ -30,7 +29,6 @@ class Path(NamedTuple):
     about: str
     parameters: Sequence[Parameter]
     call: Call
-    name: str
     problems: tuple[str, ...] = ()
 
 
@@ -43,7 +41,6 @@ PATHS: Final = {
             "What series did in each interval of a range, right as of one moment, and how complete that is.",
             parameters.QUERY,
             Service.query,
-            "series",
             (*_SERIES, "too-many-intervals", "too-many-points", "answer-too-large"),
         ),
         Path(
@@ -51,34 +48,30 @@ PATHS: Final = {
             "Series, with their newest points.",
             parameters.SERIES,
             Service.series,
-            "series",
             ("too-many-series",),
         ),
-        Path("/v1/metrics", "Names of metrics.", parameters.ONLY_PROJECT, Service.metrics, "metrics"),
-        Path("/v1/projects", "Projects that the token may read.", (), Service.projects, "projects"),
-        Path("/v1/latest", "The newest point of each series.", parameters.LATEST, Service.latest, "latest", _SERIES),
+        Path("/v1/metrics", "Names of metrics.", parameters.ONLY_PROJECT, Service.metrics),
+        Path("/v1/projects", "Projects that the token may read.", (), Service.projects),
+        Path("/v1/latest", "The newest point of each series.", parameters.LATEST, Service.latest, _SERIES),
         Path(
             "/v1/points",
             "Points as they are stored.",
             parameters.POINTS,
             Service.points,
-            "points",
             (*_SERIES, "too-many-points", "answer-too-large"),
         ),
-        Path("/v1/sources", "How late and how silent sources are.", parameters.SOURCES, Service.sources, "sources"),
+        Path("/v1/sources", "How late and how silent sources are.", parameters.SOURCES, Service.sources),
         Path(
             "/v1/completeness",
             "Until when everything is there, and from what that is known.",
             parameters.ONLY_PROJECT,
             Service.complete,
-            "processes",
         ),
         Path(
             "/v1/corrections",
             "Settled values that were replaced since: was and is.",
             parameters.CORRECTIONS,
             Service.corrections,
-            "corrections",
         ),
     )
 }

@@ -10,6 +10,7 @@ from tidemark.query.answers import CSV, JSON, NDJSON
 from tidemark.query.parameters import Parameter
 from tidemark.query.paths import HEALTH, PATHS, READY, Path
 from tidemark.query.problems import TITLES
+from tidemark.query.shapes import SHAPES
 from tidemark.version import VERSION
 
 _EVERYWHERE: Final = (
@@ -114,7 +115,7 @@ def _operation(path: Path) -> dict[str, Any]:
                 "description": path.about,
                 "headers": {"ETag": {"schema": {"type": "string"}}},
                 "content": {
-                    JSON: {"schema": _answer(path)},
+                    JSON: {"schema": SHAPES[path.path]},
                     CSV: {"schema": {"type": "string"}},
                     NDJSON: {"schema": {"type": "string"}},
                 },
@@ -138,14 +139,6 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "required": parameter.required,
         "schema": shape,
         **({"style": "form", "explode": True} if parameter.repeats else {}),
-    }
-
-
-def _answer(path: Path) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "required": [path.name],
-        "properties": {path.name: {"type": "array"}},
     }
 
 
