@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidemark.query.catalogue import Series, matching, parse_selector
+from tidemark.query.catalogue import Series
 from tidemark.query.problems import ProblemError
+from tidemark.query.selectors import matching, parse_selector
 from tidemark.wire.labels import labelled
 
 METRICS = (
@@ -192,6 +193,6 @@ def test_no_pattern_takes_long() -> None:
 
 
 def test_what_takes_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tidemark.query.catalogue._LONGEST_S", -1.0)
+    monkeypatch.setattr("tidemark.query.selectors._LONGEST_S", -1.0)
     with pytest.raises(ProblemError, match="too long"):
         found('fps{lens="wide"}')

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
-
-import promql_parser
-import re2
 
 from tidemark.query.database import Database
 from tidemark.query.parameters import MOST_SERIES
 from tidemark.query.problems import ProblemError, bad
-from tidemark.wire.labels import parsed
+from tidemark.query.selectors import matching, parse_selector
 from tidemark.wire.message import microseconds
 
 LOOK_S: Final = 1.0
@@ -24,11 +20,6 @@ _SCANNED: Final = 200_000
 """Series of a project that a selector looks at."""
 _BESIDE: Final = 2_000
 """From so many on they are looked at beside the loop."""
-_LONGEST: Final = 4096
-_LONGEST_S: Final = 2.0
-_LOOKS_LIKE: Final = re.compile(r"\s*(?:[A-Za-z_:][\w:]*\s*)?(?:\{.*\}\s*)?", re.DOTALL)
-"""What is not like it is not given to the parser, which needs seconds for thousands of brackets."""
-_SOURCE: Final = "source"
 _METRIC_IN: Final = "metric = ANY({})"
 _SOURCE_IN: Final = "source = ANY({})"
 _NAMED_SO: Final = "(metric = {0} OR (metric > {0} || '{{' AND metric < {0} || '|'))"
@@ -55,21 +46,6 @@ class Series(NamedTuple):
     number: int
     source: str
     metric: str
-
-
-class Matcher(NamedTuple):
-    """A condition on a label's value."""
-
-    label: str
-    holds: Callable[[str], bool]
-
-
-class Selector(NamedTuple):
-    """A parsed one: the metric's name where that is fixed, the source where that is, and whatever else has to hold."""
-
-    name: str | None
-    source: str | None
-    matchers: tuple[Matcher, ...]
 
 
 class Catalogue:
@@ -156,7 +132,8 @@ class Catalogue:
         return found if time.monotonic() - at < LOOK_S else None
 
     def _remember(self, key: tuple[Any, ...], project: str, found: list[Series]) -> list[Series]:
-        self._lists[key] = time.monotonic(), found
+        if len(found) <= MOST_SERIES:  # longer ones would be gigabytes
+            self._lists[key] = time.monotonic(), found
         while len(self._lists) > 64:
             self._lists.popitem(last=False)
         for series in found[:MOST_SERIES]:
@@ -241,82 +218,3 @@ class Catalogue:
     async def projects(self) -> list[str]:
         """All of them."""
         return [row[0] for row in await self._database.rows(_PROJECTS)]
-
-
-def matching(series: Sequence[Series], matchers: Sequence[Matcher]) -> list[Series]:
-    """Those for which all matchers hold; each matcher looks at each value once.
-
-    Raises:
-        ProblemError: it takes too long.
-    """
-    until = time.monotonic() + _LONGEST_S
-    seen: list[dict[str, bool]] = [{} for _ in matchers]
-    found = []
-    for each in series:
-        name, labels = parsed(each.metric)
-        values = {**labels, "__name__": name, _SOURCE: each.source}
-        for matcher, known in zip(matchers, seen, strict=True):
-            value = values.get(matcher.label, "")
-            holds = known.get(value)
-            if holds is None:
-                if time.monotonic() > until:
-                    raise ProblemError(
-                        "too-many-series", "The selector takes too long for so many series: name the metric."
-                    )
-                holds = known[value] = matcher.holds(value)
-            if not holds:
-                break
-        else:
-            found.append(each)
-    return found
-
-
-def parse_selector(text: str) -> Selector:
-    """A selector as PromQL writes it.
-
-    Raises:
-        ProblemError: it is none.
-    """
-    if len(text) > _LONGEST or not _LOOKS_LIKE.fullmatch(text):
-        raise bad("match", f'`match` has to be a selector, fps{{source=~"gw-.*"}}, of {_LONGEST:,} characters at most.')
-    try:
-        found = promql_parser.parse(text)
-    except ValueError as error:
-        raise bad("match", f"`match` is no selector: {str(error)[:300]}.") from None
-    if not isinstance(found, promql_parser.VectorSelector) or found.offset is not None or found.at is not None:
-        raise bad("match", '`match` has to be a selector and nothing else: fps{source=~"gw-.*"}.')
-    if found.matchers.or_matchers:
-        raise bad("match", "`match` has no `or`.")
-    name, source, matchers = found.name, None, []
-    for each in found.matchers.matchers:
-        if each.op == promql_parser.MatchOp.Equal and each.name == "__name__" and each.value:
-            name = each.value
-        elif each.op == promql_parser.MatchOp.Equal and each.name == _SOURCE and each.value:
-            source = each.value
-        matchers.append(Matcher(each.name, _condition(each.op, each.value)))
-    if name is not None:
-        matchers.append(Matcher("__name__", name.__eq__))
-    return Selector(name, source, tuple(matchers))
-
-
-def _condition(op: Any, value: str) -> Callable[[str], bool]:
-    if op == promql_parser.MatchOp.Equal:
-        return value.__eq__
-    if op == promql_parser.MatchOp.NotEqual:
-        return value.__ne__
-    options = re2.Options()
-    options.log_errors = False
-    options.max_mem = 8 << 20  # with less some need a hundred times as long
-    options.dot_nl = True  # a dot is any character, as Prometheus has it
-    try:
-        pattern = re2.compile(value, options)
-    except re2.error as error:
-        raise bad("match", f"{value[:100]!r} is no regular expression of RE2: {_said(error)}.") from None
-    if op == promql_parser.MatchOp.Re:
-        return lambda text: pattern.fullmatch(text) is not None
-    return lambda text: pattern.fullmatch(text) is None
-
-
-def _said(error: Exception) -> str:
-    found = error.args[0] if error.args else "it cannot be read"
-    return (found.decode("utf-8", "replace") if isinstance(found, bytes) else str(found))[:200]

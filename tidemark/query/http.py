@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 from tidemark.edge.tokens import Grant, Tokens, bearer
-from tidemark.errors import TidemarkError
+from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.http.request import Headers, Request
 from tidemark.logs import log
 from tidemark.query.answers import Written, form, packed, written
@@ -162,7 +162,7 @@ class Desk:
             self._refuse(request, problem)
         except asyncio.CancelledError:
             self._refuse(request, ProblemError("unavailable", "This service is about to stop.", retry_s=1))
-        except TidemarkError as error:
+        except (UnavailableError, MisconfiguredError) as error:
             self._refuse(request, ProblemError("unavailable", str(error), retry_s=2))
         except Exception:  # noqa: BLE001  # of whatever kind: it must not take the others along
             log.exception("A query could not be answered.")

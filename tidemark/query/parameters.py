@@ -14,7 +14,8 @@ from tidemark.query.problems import ProblemError, bad
 
 MOST_FIELDS: Final = 2_000
 MOST_SERIES: Final = 1_000
-_WHOLE: Final = re.compile(r"\d{1,12}")
+_WHOLE: Final = re.compile(r"[0-9]{1,12}")
+_NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _ELSEWHERE: Final = {
     "to": "until",
     "end": "until",
@@ -85,8 +86,7 @@ def one_of(*choices: str) -> tuple[Callable[[str], str], dict[str, Any], str]:
 def _fill(text: str) -> str:
     if text in ("null", "none", "previous", "linear"):
         return text
-    found = float(text)
-    if not -1e150 <= found <= 1e150:
+    if not _NUMBER.fullmatch(text) or not -1e150 <= float(text) <= 1e150:
         raise ValueError
     return text
 

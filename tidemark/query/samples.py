@@ -53,8 +53,6 @@ async def points(
         if keys:
             raise bad("attribute", "`attribute` and `downsample` exclude each other.")
         return await _downsampled(database, series, start_us, end_us, values["downsample"], values["points"]), None
-    if after is not None and not all(isinstance(part, int) for part in after):
-        raise bad("after", "`after` has to be `next` of an answer.")
     number, time_us = after or (0, -1)
     span = start_us, end_us
     return await _page(

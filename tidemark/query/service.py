@@ -84,7 +84,13 @@ class Service:
         project, sources = _allowed(values, grant)
         match = values["match"]
         found, following = await self.catalogue.page(
-            project, values["metric"], sources, match, values["search"], _unpacked(values["after"], 2), values["limit"]
+            project,
+            values["metric"],
+            sources,
+            match,
+            values["search"],
+            _unpacked(values["after"], tuple[str, str]),
+            values["limit"],
         )
         latest = await self.catalogue.latest([each.number for each in found])
         rows = []
@@ -131,7 +137,7 @@ class Service:
         if start >= end:
             raise bad("from", "`from` has to be before `until`.")
         series = await self.catalogue.asked(project, values["metric"], sources, values["match"])
-        after = _unpacked(values["after"], 2)
+        after = _unpacked(values["after"], tuple[int, int])
         if after is not None and values["downsample"]:
             raise bad("after", "`after` and `downsample` exclude each other.")
         rows, following = await read_points(self.store.database, series, start, end, values, after)
@@ -273,13 +279,18 @@ def _packed(key: Any) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
 
 
-def _unpacked(text: str | None, length: int) -> list[Any] | None:
+def _unpacked(text: str | None, shape: Any) -> Any:
+    """What `_packed` has packed, of this shape.
+
+    Raises:
+        ProblemError: it is nothing of that kind.
+    """
     if text is None:
         return None
     try:
-        found = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=list[str | int])
+        found = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=shape)
     except (binascii.Error, ValueError, msgspec.DecodeError):
         raise bad("after", "`after` has to be `next` of an answer.") from None
-    if len(found) != length:
-        raise bad("after", "`after` has to be `next` of an answer.")
+    if any(isinstance(part, str) and "\0" in part for part in found):
+        raise bad("after", "`after` has a NUL.")
     return found
