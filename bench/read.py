@@ -32,7 +32,7 @@ EVERY_S = 30
 START_S = 1_760_054_400 // 86_400 * 86_400
 END_S = START_S + DAYS * 86_400
 INTERVAL_S = 7200
-TIERS_S = (3600, 86_400)
+TIERS_S: tuple[int, ...] = (3600, 86_400)
 """Minutes of two points each would be eight million rows that no query here reads."""
 QUERIES = 60
 
