@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 
@@ -91,6 +92,10 @@ CASES: dict[str, set[str]] = {
     'm{path=~"(?m)one$.*"}': {METRICS[10]},
     'm{path=~"(?-s)one.two"}': set(),
     'm{empty=""}': M,
+    '{lens!~"|tele"}': {METRICS[4], METRICS[5]},
+    "fps{lens=~`w.*`,lens=~'.*e',codec!~\"x\"}": {METRICS[4], METRICS[5]},
+    r'm{path="a{b=},c",path=~"a\x7bb=\\}.*",path!="=~\"x\""}': {METRICS[8]},
+    "fps{" + 'lens=~"wide",' * 10 + "}": {METRICS[4], METRICS[5]},
 }
 REFUSED = [
     "",
@@ -126,7 +131,28 @@ REFUSED = [
     "fps{lens=" + '"' + "x" * 5000 + '"}',
     "{" * 2000,
     "fps{" + "(" * 4000 + "}",
+    "fps{} + " + "(" * 1900 + "fps{}" + ")" * 1900 + " + fps{}",
+    'fps{lens="wide"} # {}',
+    r'fps{lens="\x00"}',
+    r'fps{lens!="\u0000",codec=~"x"}',
+    r'fps{lens="\x000",codec=~"x"}',
+    r'fps{lens=~"\q"}',
+    '{lens!~"x",codec=~"x*"}',
+    'fps{codec=~"x"' + ',lens=~"x"' * 10 + "}",
+    'fps{lens=~"(.?){1000}"}',
+    r'fps{lens=~"\\pL{1000}"}',
 ]
+SLOW = [
+    "(.?){1000}",
+    ".{1,1000}",
+    r"\\pL{1000}",
+    r"(?:\\pL?){999}",
+    "[^x]{1,1000}",
+    "(?i)[a-zà-ÿ]{999}",
+    "(a+)+",
+    "(.*a)",
+]
+"""What some parser or compiler takes seconds for, once or many times over."""
 
 
 @pytest.mark.parametrize("text", CASES)
@@ -190,6 +216,29 @@ def test_no_pattern_takes_long() -> None:
     for pattern in ("(a+)+$", "(a|aa)+$", "(.*)*(.*)*(.*)*x", "(a?){200}a{200}", "(?:a?b?){400}c"):
         matching(many, parse_selector(f'm{{x=~"{pattern}"}}').matchers)
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("pattern", SLOW)
+def test_nothing_is_read_for_long(pattern: str) -> None:
+    """Nor compiled, which other requests wait for."""
+    parts = [f'm{{x=~"{pattern * times}"}}' for times in (1, 3, 10, 40, 4000 // len(pattern))]
+    parts.append("m{" + ",".join(f'x=~"{pattern}{number}"' for number in range(4000 // (len(pattern) + 10))) + "}")
+    parts.append("m{" + ",".join(f'x=~"{pattern}{number}"' for number in range(10)) + "}")
+    for text in parts:
+        began = time.process_time()
+        with contextlib.suppress(ProblemError):
+            parse_selector(text)
+        assert time.process_time() - began < 0.15, text[:100]
+
+
+def test_no_value_is_looked_at_for_long() -> None:
+    for pattern in [each * times for each in SLOW for times in (1, 2, 5, 30, 100)]:
+        with contextlib.suppress(ProblemError):
+            matchers = parse_selector(f'm{{x=~"{pattern}"}}').matchers
+            for value in ("a" * 1000, "ab" * 500, "é" * 500):
+                began = time.process_time()
+                matching([Series(1, "s", labelled("m", {"x": value}))], matchers)
+                assert time.process_time() - began < 0.5, pattern[:100]
 
 
 def test_what_takes_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

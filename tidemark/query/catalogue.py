@@ -117,7 +117,7 @@ class Catalogue:
                 raise ProblemError(
                     "too-many-series", f"The selector looks at more than {_SCANNED:,} series: name the metric."
                 )
-            if len(series) < _BESIDE:
+            if len(series) < _BESIDE and not selector.patterned:
                 chosen = matching(series, selector.matchers)
             else:
                 loop = asyncio.get_running_loop()

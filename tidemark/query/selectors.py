@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 
 _LONGEST: Final = 4096
 _LONGEST_S: Final = 2.0
-_LOOKS_LIKE: Final = re.compile(r"\s*(?:[A-Za-z_:][\w:]*\s*)?(?:\{.*\}\s*)?", re.DOTALL)
+_PATTERNS: Final = 10
+_PROGRAM_BYTES: Final = 128 << 10
+"""Of a compiled pattern. One of 400 characters may need megabytes, and then 20 s for a value of 1,000."""
+_AUTOMATON_BYTES: Final = 2 << 20
+"""Of what matches it. With less some need a hundred times as long."""
+_TEXT: Final = r""""(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`[^`]*`"""
+_LOOKS_LIKE: Final = re.compile(rf"\s*(?:[A-Za-z_:][\w:]*\s*)?(?:\{{(?:[\w\s:,=!~]|{_TEXT})*\}}\s*)?")
 """What is not like it is not given to the parser, which needs seconds for thousands of brackets."""
+_PATTERN: Final = re.compile(rf"(=~|!~)\s*({_TEXT})|{_TEXT}")
 _SOURCE: Final = "source"
 
 
@@ -31,11 +38,19 @@ class Matcher(NamedTuple):
 
 
 class Selector(NamedTuple):
-    """A parsed one: the metric's name where that is fixed, the source where that is, and whatever else has to hold."""
+    """A parsed one.
+
+    Attributes:
+        name: Of the metric, where that is fixed.
+        source: Where that is.
+        matchers: All that has to hold.
+        patterned: There are regular expressions, each of which may take a tenth of a second for a value.
+    """
 
     name: str | None
     source: str | None
     matchers: tuple[Matcher, ...]
+    patterned: bool
 
 
 def matching(series: Sequence[Series], matchers: Sequence[Matcher]) -> list[Series]:
@@ -50,20 +65,23 @@ def matching(series: Sequence[Series], matchers: Sequence[Matcher]) -> list[Seri
     for each in series:
         name, labels = parsed(each.metric)
         values = {**labels, "__name__": name, _SOURCE: each.source}
+        _hold_to(until)
         for matcher, known in zip(matchers, seen, strict=True):
             value = values.get(matcher.label, "")
             holds = known.get(value)
             if holds is None:
-                if time.monotonic() > until:
-                    raise ProblemError(
-                        "too-many-series", "The selector takes too long for so many series: name the metric."
-                    )
+                _hold_to(until)
                 holds = known[value] = matcher.holds(value)
             if not holds:
                 break
         else:
             found.append(each)
     return found
+
+
+def _hold_to(until: float) -> None:
+    if time.monotonic() > until:
+        raise ProblemError("too-many-series", "The selector takes too long for so many series: name the metric.")
 
 
 def parse_selector(text: str) -> Selector:
@@ -74,44 +92,70 @@ def parse_selector(text: str) -> Selector:
     """
     if len(text) > _LONGEST or not _LOOKS_LIKE.fullmatch(text):
         raise bad("match", f'`match` has to be a selector, fps{{source=~"gw-.*"}}, of {_LONGEST:,} characters at most.')
+    patterns: list[tuple[bool, str]] = []
+
+    def put_by(found: re.Match[str]) -> str:
+        """The parser would compile it, to nothing that is of use here, and some take it 0.2 s each."""
+        if found[1] is None:
+            return found[0]
+        patterns.append((found[1] == "=~", found[2]))
+        return f'="\0{len(patterns) - 1}"'
+
     try:
-        found = promql_parser.parse(text)
+        found = promql_parser.parse(_PATTERN.sub(put_by, text))
+        values = [_unquoted(literal) for _, literal in patterns]
     except ValueError as error:
         raise bad("match", f"`match` is no selector: {str(error)[:300]}.") from None
     if not isinstance(found, promql_parser.VectorSelector) or found.offset is not None or found.at is not None:
         raise bad("match", '`match` has to be a selector and nothing else: fps{source=~"gw-.*"}.')
     if found.matchers.or_matchers:
         raise bad("match", "`match` has no `or`.")
+    if sum("\0" in each.value for each in found.matchers.matchers) != len(patterns):
+        raise bad("match", "`match` has a NUL.")
+    if len(patterns) > _PATTERNS:
+        raise bad("match", f"`match` may have {_PATTERNS} regular expressions.")
+    return _selector(found, [_pattern(value, matches) for value, (matches, _) in zip(values, patterns, strict=True)])
+
+
+def _unquoted(literal: str) -> str:
+    found = promql_parser.parse(literal)
+    assert isinstance(found, promql_parser.StringLiteral)
+    return found.val
+
+
+def _selector(found: Any, patterns: list[Callable[[str], bool]]) -> Selector:
     name, source, matchers = found.name, None, []
     for each in found.matchers.matchers:
         if "\0" in each.value:
-            raise bad("match", "`match` has a NUL.")
-        if each.op == promql_parser.MatchOp.Equal and each.name == "__name__" and each.value:
+            matchers.append(Matcher(each.name, patterns[int(each.value[1:])]))
+            continue
+        same = each.op == promql_parser.MatchOp.Equal
+        if same and each.name == "__name__" and each.value:
             name = each.value
-        elif each.op == promql_parser.MatchOp.Equal and each.name == _SOURCE and each.value:
+        elif same and each.name == _SOURCE and each.value:
             source = each.value
-        matchers.append(Matcher(each.name, _condition(each.op, each.value)))
+        matchers.append(Matcher(each.name, each.value.__eq__ if same else each.value.__ne__))
     if name is not None:
         matchers.append(Matcher("__name__", name.__eq__))
-    return Selector(name, source, tuple(matchers))
+    if all(matcher.holds("") for matcher in matchers):
+        raise bad("match", "`match` has to have a condition that an empty text does not meet.")
+    return Selector(name, source, tuple(matchers), bool(patterns))
 
 
-def _condition(op: Any, value: str) -> Callable[[str], bool]:
-    if op == promql_parser.MatchOp.Equal:
-        return value.__eq__
-    if op == promql_parser.MatchOp.NotEqual:
-        return value.__ne__
+def _pattern(value: str, matches: bool) -> Callable[[str], bool]:
     options = re2.Options()
     options.log_errors = False
-    options.max_mem = 8 << 20  # with less some need a hundred times as long
     options.dot_nl = True  # a dot is any character, as Prometheus has it
     try:
+        options.max_mem = _PROGRAM_BYTES
+        re2.compile(value, options)
+        options.max_mem = _AUTOMATON_BYTES
         pattern = re2.compile(value, options)
     except re2.error as error:
         raise bad("match", f"{value[:100]!r} is no regular expression of RE2: {_said(error)}.") from None
-    if op == promql_parser.MatchOp.Re:
-        return lambda text: pattern.fullmatch(text) is not None
-    return lambda text: pattern.fullmatch(text) is None
+    finally:
+        re2.purge()  # it would keep a hundred of them, with all that they have grown to
+    return lambda text: (pattern.fullmatch(text) is not None) == matches
 
 
 def _said(error: Exception) -> str:
