@@ -558,6 +558,15 @@ SERVE = (
     ),
     HTTP_ADDRESS,
     replace(HTTP_PORT, default="8090"),
+    Setting(
+        "edge_url",
+        str,
+        None,
+        "The edge, to which the page may send points of its own (`#write=TOKEN` at the end of its address gives it the token); the "
+        "edge has to allow this service's origin (--cors_origins).",
+        pattern=r"https?://[^\s,/;'\"]+",
+        shape="an origin such as https://edge.example.com",
+    ),
     TLS_CERTIFICATE,
     TLS_KEY,
     TLS_CLIENT_CA,

@@ -14,7 +14,7 @@ from tidemark.errors import LocalError
 from tidemark.local import install
 from tidemark.local.postgres import find
 from tidemark.local.stack import Stack
-from tidemark.stop import end_by_signals, ignore_signals
+from tidemark.stop import STOP, end_by_signals, ignore_signals
 
 
 def add_parser(subparsers: Any) -> None:
@@ -23,6 +23,7 @@ def add_parser(subparsers: Any) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, run, help_text in (
         ("up", _up, 'start the servers; prints `export NAME=value` lines, so: eval "$(tidemark local up)"'),
+        ("run", _run, "start the servers, ingest, the edge and the query service with its page, until Ctrl-C"),
         ("down", _down, "stop what `up` started"),
         ("status", _status, "say what runs"),
         ("psql", _psql, "open psql on the database; arguments after -- go to it"),
@@ -57,6 +58,16 @@ def _up(arguments: argparse.Namespace) -> int:
     _say(f"{what}, with all state in {stack.state}. `tidemark local down{_where(arguments)}` stops it.")
     if sys.stdout.isatty():
         _say('The lines above are for a shell to take: eval "$(tidemark local up)".')
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Run everything until a signal comes."""
+    from tidemark.local.run import run  # noqa: PLC0415  # only this command needs it
+
+    STOP.listen("Ending everything in order; once more ends at once.")
+    STOP.then(install.interrupt)
+    run(Stack(arguments.state), _say, STOP.asked)
     return 0
 
 

@@ -136,14 +136,19 @@ def _too_large() -> ProblemError:
     )
 
 
+def accepts(accept_encoding: str, name: str) -> bool:
+    """Whether a client takes an encoding."""
+    names = {part.partition(";")[0].strip().lower(): part for part in accept_encoding.split(",")}
+    part = names.get(name, "")
+    return bool(part) and not re.search(r";\s*q=0(?:\.0*)?\s*$", part)
+
+
 def packed(body: bytes, accept_encoding: str) -> tuple[bytes, str]:
     """The body as it is sent, and its encoding; empty: as it is."""
     if len(body) < _PACKED_FROM:
         return body, ""
-    names = {part.partition(";")[0].strip().lower(): part for part in accept_encoding.split(",")}
     for name in ("zstd", "gzip"):
-        part = names.get(name, "")
-        if part and not re.search(r";\s*q=0(?:\.0*)?\s*$", part):
+        if accepts(accept_encoding, name):
             made = (
                 zstandard.ZstdCompressor(level=1).compress(body) if name == "zstd" else gzip.compress(body, 1, mtime=0)
             )

@@ -15,12 +15,13 @@ from tidemark.edge.tokens import Grant, Tokens, bearer
 from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.http.request import Headers, Request
 from tidemark.logs import log
-from tidemark.query.answers import Written, form, packed, written
+from tidemark.query.answers import Written, accepts, form, packed, written
 from tidemark.query.counters import Counters
 from tidemark.query.parameters import parsed
 from tidemark.query.paths import HEALTH, OPENAPI, PATHS, READY, Path
 from tidemark.query.problems import ProblemError
 from tidemark.query.service import Service
+from tidemark.query.static import File, Page
 
 _METHODS: Final = (b"allow", b"GET, HEAD, OPTIONS")
 _JSON: Final = (b"content-type", b"application/json")
@@ -45,6 +46,12 @@ def _values(path: str, query: bytes) -> dict[str, object]:
     return _remembered(path, query) if len(query) < _SHORT else parsed(PATHS[path].parameters, query)
 
 
+def has(request: Request, tag: bytes) -> bool:
+    """Whether the client has what the tag is of."""
+    asked = request.headers.get(b"if-none-match", b"").strip()
+    return asked == b"*" or tag in (each.strip().removeprefix(b"W/") for each in asked.split(b","))
+
+
 class _Running:
     """One execution, and how many wait for it."""
 
@@ -62,6 +69,7 @@ class Desk:
         counters: Told of every answer.
         ready: Why nothing is answered just now; empty: it is.
         openapi: The document.
+        page: Its files.
         turns: As many as are executed at once.
         most: So many are executed, or wait for their turn.
         timeout_s: For an answer.
@@ -74,6 +82,7 @@ class Desk:
     counters: Counters
     ready: Callable[[], str]
     openapi: bytes
+    page: Page
     turns: asyncio.Semaphore
     most: int = 72
     timeout_s: float = 10.0
@@ -86,7 +95,8 @@ class Desk:
         try:
             if request.headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in request.headers:
                 raise ProblemError("body-not-allowed", "A request has no body here.")
-            if request.path not in PATHS and request.path not in (HEALTH, READY, OPENAPI):
+            known = request.path in PATHS or request.path in self.page.files
+            if not known and request.path not in (HEALTH, READY, OPENAPI):
                 raise ProblemError("no-such-path", f"There are {', '.join(PATHS)} and {OPENAPI}.")
             if request.method not in ("GET", "HEAD", "OPTIONS"):
                 raise ProblemError("method-not-allowed", "Paths have GET, HEAD and OPTIONS.")
@@ -102,6 +112,8 @@ class Desk:
         try:
             if request.method == "OPTIONS":
                 self._answer(request, 204, [_METHODS], b"")
+            elif (file := self.page.files.get(request.path)) is not None:
+                self._file(request, file)
             elif request.path == OPENAPI:
                 self._answer(request, 200, [_JSON], self.openapi)
             elif path is None:
@@ -170,6 +182,16 @@ class Desk:
         else:
             self._found(request, found)
 
+    def _file(self, request: Request, file: File) -> None:
+        headers = [(b"etag", file.tag), *self.page.headers]
+        if has(request, file.tag):
+            self._answer(request, 304, headers, b"")
+        elif accepts(request.headers.get(b"accept-encoding", b"").decode("latin-1"), "gzip"):
+            headers += [(b"content-type", file.media_type), (b"content-encoding", b"gzip")]
+            self._answer(request, 200, headers, file.packed)
+        else:
+            self._answer(request, 200, [*headers, (b"content-type", file.media_type)], file.body)
+
     def _found(self, request: Request, found: Written) -> None:
         body, encoding = packed(found.body, request.headers.get(b"accept-encoding", b"").decode("latin-1"))
         tag = f'"{found.tag}{"-" + encoding if encoding else ""}"'.encode()
@@ -178,8 +200,7 @@ class Desk:
             (b"cache-control", b"private, no-cache"),
             (b"vary", b"accept, accept-encoding, authorization"),
         ]
-        asked = request.headers.get(b"if-none-match", b"")
-        if asked and (asked.strip() == b"*" or tag in (each.strip().removeprefix(b"W/") for each in asked.split(b","))):
+        if has(request, tag):
             self._answer(request, 304, headers, b"")
             return
         headers.append((b"content-type", found.media_type.encode()))

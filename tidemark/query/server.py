@@ -33,6 +33,7 @@ from tidemark.query.database import Database
 from tidemark.query.http import Desk
 from tidemark.query.reference import openapi
 from tidemark.query.service import Service
+from tidemark.query.static import Page
 from tidemark.settings import Values
 from tidemark.store.location import database_url, renewed_url
 
@@ -74,6 +75,7 @@ class Serve:
             self.counters,
             self.unready,
             openapi().encode(),
+            Page(values.edge_url),
             asyncio.Semaphore(values.database_pool_size),
             values.database_pool_size + values.max_waiting,
             values.query_timeout_s,
