@@ -24,6 +24,7 @@ from tidemark.errors import LocalError, TidemarkError
 from tidemark.local import flights, install, prism
 from tidemark.local.install import side_by_side
 from tidemark.local.job import Job
+from tidemark.local.run import PAGE_PORT, origin, page, usual
 from tidemark.local.show import how_to_look, show_history
 from tidemark.local.stack import TOPIC, Stack
 from tidemark.local.watch import Watch
@@ -91,12 +92,16 @@ def _run(stack: Stack, speed: float, *, keep: bool) -> bool:
     environment = {**stack.environment(), "TIDEMARK_TIERS_S": TIERS_S, "TIDEMARK_HORIZON_S": str(HORIZON_S)}
     os.environ.update(environment)  # for the clients of this process
     job = Job(environment, stack.state / "ingest.log", *OPTIONS)
+    watched = page(environment, stack.state, usual(PAGE_PORT))
     try:
+        watched.start()
         job.wait_ready()
+        _say(f"See it on a page: {origin(watched.port())}/?project={flights.PROJECT}&range=10+min")
         counters, published, distinct = _replay(job, day, speed)
     finally:
         if job.status() is None:
             job.kill()
+        watched.stop()
     show_history(BASE_S)
     passed = _verify()
     if keep:

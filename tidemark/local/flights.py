@@ -19,6 +19,7 @@ from typing import Final
 from tidemark.local import cache, install
 
 DATE: Final = "2013-07-11"
+PROJECT: Final = "nyc-flights"
 """A stormy Thursday: 1,006 flights, 69 of them cancelled, the longest delay almost seven hours."""
 NEW_YORK: Final = -4
 """Hours from UTC on that day: daylight saving time."""

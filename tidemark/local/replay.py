@@ -11,10 +11,9 @@ from typing import Any, Final
 
 from google.cloud import pubsub_v1
 
-from tidemark.local.flights import DATE, FlightEvent
+from tidemark.local.flights import DATE, PROJECT, FlightEvent
 from tidemark.wire.message import moment
 
-PROJECT: Final = "nyc-flights"
 _MIDNIGHT: Final = datetime.fromisoformat(DATE).replace(tzinfo=UTC)
 
 

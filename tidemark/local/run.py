@@ -42,7 +42,7 @@ class Program:
         Args:
             name: As it is said.
             command: Of Python, from `-m` on.
-            environment: What leads it to the others.
+            environment: What leads it to the others; what is empty it does not get.
             directory: Of its log and its pid.
         """
         self.name, self.command = name, list(command)
@@ -53,6 +53,10 @@ class Program:
         self.ready = threading.Event()
         self._began = self._again_at = 0.0
         self._failures = 0
+
+    def port(self) -> int:
+        """At which it is asked."""
+        return next(int(each.partition("=")[2]) for each in self.command if each.startswith("--http_port="))
 
     def start(self) -> None:
         """Start it; one that a run before has left behind ends first."""
@@ -67,7 +71,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env={**os.environ, **self._environment},
+                env={name: value for name, value in {**os.environ, **self._environment}.items() if value},
                 text=True,
                 start_new_session=True,  # a terminal's Ctrl-C is for the supervisor, which ends them in order
             )
@@ -166,21 +170,29 @@ def _programs(stack: Stack) -> list[Program]:
     directory.mkdir(exist_ok=True)
     quick = {} if _has_settings(stack) else {name: value for name, value in QUICK.items() if name not in os.environ}
     environment = {**stack.environment(), **quick}
-    edge_port, page_port = (free_port() if listens(port) else port for port in (EDGE_PORT, PAGE_PORT))
-    page, edge = f"http://127.0.0.1:{page_port}", f"http://127.0.0.1:{edge_port}"
-    public = {name: value for name, value in environment.items() if name != "TIDEMARK_TOKENS"}
+    edge_port, page_port = usual(EDGE_PORT), usual(PAGE_PORT)
+    edge = ["-m", "tidemark", "edge", f"--http_port={edge_port}", f"--cors_origins={origin(page_port)}"]
     return [
-        Program(
-            "edge",
-            ["-m", "tidemark", "edge", f"--http_port={edge_port}", f"--cors_origins={page}"],
-            environment,
-            directory,
-        ),
+        Program("edge", edge, environment, directory),
         Program("ingest", ["-m", "pipelines.ingest", "--runner=DirectRunner"], environment, directory),
-        Program(
-            "serve", ["-m", "tidemark", "serve", f"--http_port={page_port}", f"--edge_url={edge}"], public, directory
-        ),
+        page(environment, directory, page_port, f"--edge_url={origin(edge_port)}"),
     ]
+
+
+def page(environment: Mapping[str, str], directory: Path, port: int, *options: str) -> Program:
+    """The query service with its page, which everybody on this machine may read."""
+    command = ["-m", "tidemark", "serve", f"--http_port={port}", *options]
+    return Program("serve", command, {**environment, "TIDEMARK_TOKENS": ""}, directory)
+
+
+def usual(port: int) -> int:
+    """The usual port, or another where somebody listens there."""
+    return free_port() if listens(port) else port
+
+
+def origin(port: int) -> str:
+    """Of what listens there."""
+    return f"http://127.0.0.1:{port}"
 
 
 def _has_settings(stack: Stack) -> bool:
@@ -209,19 +221,15 @@ def _wait(programs: Sequence[Program], stopped: threading.Event) -> None:
 
 def _tell(stack: Stack, programs: Sequence[Program], say: Callable[[str], None]) -> None:
     token = stack.environment()["TIDEMARK_TOKEN"]
-    edge, page = (_option(programs[2], name) for name in ("--edge_url", "--http_port"))
+    edge, serve = programs[0], programs[2]
     say("")
-    say(f"The page: http://127.0.0.1:{page}/?project={PROJECT}&range=10+min#write={token}&project={PROJECT}")
+    say(f"The page: {origin(serve.port())}/?project={PROJECT}&range=10+min#write={token}&project={PROJECT}")
     say("A point:")
     say(
-        f"  curl -H 'Authorization: Bearer {token}' {edge}/v1/points "
+        f"  curl -H 'Authorization: Bearer {token}' {origin(edge.port())}/v1/points "
         """-d '{"source":"me","metric":"temperature","event_time":'$(date +%s%3N)',"value":21.5}'"""
     )
     say(f"Logs are in {programs[0].log.parent}. Ctrl-C ends all of it.")
-
-
-def _option(program: Program, name: str) -> str:
-    return next(each.partition("=")[2] for each in program.command if each.startswith(f"{name}="))
 
 
 def _as_typed(program: Program) -> str:

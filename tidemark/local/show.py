@@ -95,6 +95,9 @@ for row in client.query('''
     print(*row.values())
 END
 
+# the page, at the address that it prints
+env -u TIDEMARK_TOKENS {tidemark} serve
+
 # the pipeline again, with its metrics at http://127.0.0.1:{METRICS_PORT}/metrics; Ctrl-C ends it
 {python} -m pipelines.ingest --metrics_port={METRICS_PORT}
 
