@@ -18,8 +18,6 @@ LOOK_S: Final = 1.0
 _REMEMBERED: Final = 20_000
 _SCANNED: Final = 200_000
 """Series of a project that a selector looks at."""
-_BESIDE: Final = 2_000
-"""From so many on they are looked at beside the loop."""
 _METRIC_IN: Final = "metric = ANY({})"
 _SOURCE_IN: Final = "source = ANY({})"
 _NAMED_SO: Final = "(metric = {0} OR (metric > {0} || '{{' AND metric < {0} || '|'))"
@@ -55,6 +53,7 @@ class Catalogue:
         self._database = database
         self._numbers: OrderedDict[tuple[str, str, str], Series] = OrderedDict()
         self._lists: OrderedDict[tuple[Any, ...], tuple[float, list[Series]]] = OrderedDict()
+        self._turn = asyncio.Lock()
 
     async def asked(
         self, project: str, metrics: Sequence[str], sources: Sequence[str], match: str | None, most: int = MOST_SERIES
@@ -117,11 +116,7 @@ class Catalogue:
                 raise ProblemError(
                     "too-many-series", f"The selector looks at more than {_SCANNED:,} series: name the metric."
                 )
-            if len(series) < _BESIDE and not selector.patterned:
-                chosen = matching(series, selector.matchers)
-            else:
-                loop = asyncio.get_running_loop()
-                chosen = await loop.run_in_executor(None, matching, series, selector.matchers)
+            chosen = await matching(series, selector.matchers, self._turn)
             found = self._remember(key, project, chosen)
         if not found:
             raise ProblemError("no-such-series", "No series of the project is like that.", parameter="match")

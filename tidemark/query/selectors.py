@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import promql_parser
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 
 _LONGEST: Final = 4096
 _LONGEST_S: Final = 2.0
+_SLICE_S: Final = 0.005
 _PATTERNS: Final = 10
-_PROGRAM_BYTES: Final = 128 << 10
-"""Of a compiled pattern. One of 400 characters may need megabytes, and then 20 s for a value of 1,000."""
+_PROGRAM_BYTES: Final = 64 << 10
+"""Of a compiled pattern: so a value takes 0.04 s. One of 400 characters may need megabytes, and 20 s for a value of 1,000."""
 _AUTOMATON_BYTES: Final = 2 << 20
 """Of what matches it. With less some need a hundred times as long."""
 _TEXT: Final = r""""(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`[^`]*`"""
@@ -44,44 +46,63 @@ class Selector(NamedTuple):
         name: Of the metric, where that is fixed.
         source: Where that is.
         matchers: All that has to hold.
-        patterned: There are regular expressions, each of which may take a tenth of a second for a value.
     """
 
     name: str | None
     source: str | None
     matchers: tuple[Matcher, ...]
-    patterned: bool
 
 
-def matching(series: Sequence[Series], matchers: Sequence[Matcher]) -> list[Series]:
+async def matching(series: Sequence[Series], matchers: Sequence[Matcher], turn: asyncio.Lock) -> list[Series]:
     """Those for which all matchers hold; each matcher looks at each value once.
+
+    It is done in the event loop, a slice at a time: threads that let go of the interpreter for each value, as those of RE2
+    do, keep the loop from it for longer.
+
+    Args:
+        series: To look at.
+        matchers: Conditions.
+        turn: So that between two slices, of whomever, others are served.
 
     Raises:
         ProblemError: it takes too long.
     """
-    until = time.monotonic() + _LONGEST_S
+    steps, found, spent_s = _steps(series, matchers), [], 0.0
+    while True:
+        async with turn:
+            began = time.monotonic()
+            for each in steps:
+                if each is not None:
+                    found.append(each)
+                if time.monotonic() > began + _SLICE_S:
+                    break
+            else:
+                return found
+            spent_s += time.monotonic() - began
+            if spent_s > _LONGEST_S:
+                raise ProblemError(
+                    "too-many-series", "The selector takes too long for so many series: name the metric."
+                )
+            await asyncio.sleep(0)
+
+
+def _steps(series: Sequence[Series], matchers: Sequence[Matcher]) -> Iterator[Series | None]:
+    """Goes through the series, and gives those that are meant; None after each step that may have taken long."""
     seen: list[dict[str, bool]] = [{} for _ in matchers]
-    found = []
     for each in series:
         name, labels = parsed(each.metric)
         values = {**labels, "__name__": name, _SOURCE: each.source}
-        _hold_to(until)
         for matcher, known in zip(matchers, seen, strict=True):
             value = values.get(matcher.label, "")
             holds = known.get(value)
             if holds is None:
-                _hold_to(until)
                 holds = known[value] = matcher.holds(value)
+                yield None
             if not holds:
+                yield None
                 break
         else:
-            found.append(each)
-    return found
-
-
-def _hold_to(until: float) -> None:
-    if time.monotonic() > until:
-        raise ProblemError("too-many-series", "The selector takes too long for so many series: name the metric.")
+            yield each
 
 
 def parse_selector(text: str) -> Selector:
@@ -139,7 +160,7 @@ def _selector(found: Any, patterns: list[Callable[[str], bool]]) -> Selector:
         matchers.append(Matcher("__name__", name.__eq__))
     if all(matcher.holds("") for matcher in matchers):
         raise bad("match", "`match` has to have a condition that an empty text does not meet.")
-    return Selector(name, source, tuple(matchers), bool(patterns))
+    return Selector(name, source, tuple(matchers))
 
 
 def _pattern(value: str, matches: bool) -> Callable[[str], bool]:

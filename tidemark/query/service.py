@@ -24,6 +24,7 @@ from tidemark.wire.labels import parsed
 
 Values = dict[str, Any]
 _INTEGERS: Final = frozenset({"count", "late-count", "revision"})
+_OF_THE_MOMENT: Final = frozenset({"age-s", "silent-s", "as-of", "behind-s", "oldest-due-s"})
 _EXACT: Final = 2.0**53
 """Below this a double can be every whole number; JSON has room for no greater ones than 2^64."""
 
@@ -268,7 +269,8 @@ def _read(found: Buckets) -> Values:
 
 
 def _table(told: Values, rows: Sequence[Values], header: Sequence[str]) -> Answer:
-    return Answer(told, header, ([_flat(row.get(name)) for name in header] for row in rows), encoded(rows), len(rows))
+    of_the_data = encoded([[value for name, value in row.items() if name not in _OF_THE_MOMENT] for row in rows])
+    return Answer(told, header, ([_flat(row.get(name)) for name in header] for row in rows), of_the_data, len(rows))
 
 
 def _flat(value: Any) -> Any:
