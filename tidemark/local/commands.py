@@ -72,10 +72,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _down(arguments: argparse.Namespace) -> int:
+    from tidemark.local.run import end_left  # noqa: PLC0415  # only what starts and ends programs needs it
+
     stack = Stack(arguments.state)
     if not stack.exists():
         raise LocalError(f"There are no servers of `tidemark local up` in {stack.state}: give its --state.")
-    stopped = stack.down(purge=arguments.purge)
+    stopped = [*end_left(stack), *stack.down(purge=arguments.purge)]
     what = f"Stopped {_listed(stopped)}" if stopped else "Nothing ran"
     state = "has been removed" if arguments.purge else "is kept, until --purge"
     _say(f"{what}; the state in {stack.state} {state}.")

@@ -6,6 +6,7 @@ signal ends the edge, then ingest, which stores what it has, then the query serv
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
@@ -13,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
@@ -59,10 +61,7 @@ class Program:
         return next(int(each.partition("=")[2]) for each in self.command if each.startswith("--http_port="))
 
     def start(self) -> None:
-        """Start it; one that a run before has left behind ends first."""
-        before = Process.read(self._pid_file)
-        if before is not None:
-            before.stop()
+        """Start it."""
         self.ready.clear()
         self._began = time.monotonic()
         with self.log.open("ab") as errors:
@@ -130,6 +129,40 @@ class Program:
                     self.ready.set()
 
 
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Hold the directory of a run.
+
+    Raises:
+        LocalError: another run holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LocalError(
+                f"It runs already in {directory.parent}: end that first, or give another --state."
+            ) from None
+        yield
+
+
+def end_left(stack: Stack) -> list[str]:
+    """End the programs that a run has left behind, as one that was killed does.
+
+    Returns:
+        Their names.
+    """
+    ended = []
+    for pid_file in sorted((stack.state / "run").glob("*.pid")):
+        process = Process.read(pid_file)
+        if process is not None:
+            process.stop()
+            ended.append(pid_file.stem)
+        pid_file.unlink(missing_ok=True)
+    return ended
+
+
 def run(stack: Stack, say: Callable[[str], None], stopped: threading.Event) -> None:
     """Bring all up, and keep it up until it is to stop.
 
@@ -141,6 +174,12 @@ def run(stack: Stack, say: Callable[[str], None], stopped: threading.Event) -> N
     Raises:
         LocalError: something cannot be started.
     """
+    with alone(stack.state / "run"):
+        end_left(stack)
+        _run(stack, say, stopped)
+
+
+def _run(stack: Stack, say: Callable[[str], None], stopped: threading.Event) -> None:
     say(f"Making ready, in {stack.state} …")
     ran = [name for name, runs in stack.running().items() if runs]
     programs: list[Program] = []
@@ -167,7 +206,6 @@ def run(stack: Stack, say: Callable[[str], None], stopped: threading.Event) -> N
 
 def _programs(stack: Stack) -> list[Program]:
     directory = stack.state / "run"
-    directory.mkdir(exist_ok=True)
     quick = {} if _has_settings(stack) else {name: value for name, value in QUICK.items() if name not in os.environ}
     environment = {**stack.environment(), **quick}
     edge_port, page_port = usual(EDGE_PORT), usual(PAGE_PORT)

@@ -51,6 +51,7 @@ export class Behind {
   }
 
   show(local) {
+    if (this.at.length < 2) return;
     const shape = [local, this.element.clientWidth, color("--edge")].join();
     if (this.plot && this.shape === shape) {
       this.plot.setData([this.at, this.seconds]);

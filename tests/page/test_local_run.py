@@ -1,0 +1,77 @@
+"""`tidemark local run`: how it ends, whenever it is ended, and who else may run there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.page.conftest import of_state
+from tests.waiting import eventually
+from tidemark.local.processes import Process
+from tidemark.local.stack import Stack
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "state"
+    Stack(tmp_path / "state").down(purge=True)
+
+
+def start(state: Path, log: Path) -> subprocess.Popen[bytes]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMARK_")}
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tidemark", "local", "run", "--state", str(state)], stderr=file, env=environment
+        )
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("after_s", [0.6, 4.0])
+def test_ended_while_it_starts_it_leaves_nothing(state: Path, tmp_path: Path, after_s: float) -> None:
+    run = start(state, tmp_path / "log")
+    time.sleep(after_s)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(120) in (0, 143), (tmp_path / "log").read_text()
+    eventually(lambda: not of_state(state))
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.timeout(300)
+def test_another_is_refused_and_what_a_killed_one_left_is_ended(state: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    run = start(state, log)
+    try:
+        eventually(lambda: "The page:" in log.read_text(), 120)
+        refuse_another(state)
+        left = [Process.read(state / "run" / f"{name}.pid") for name in ("edge", "ingest", "serve")]
+        assert all(left)
+    finally:
+        run.kill()
+        run.wait()
+    down = subprocess.run(
+        [sys.executable, "-m", "tidemark", "local", "down", "--state", str(state)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "edge" in down.stderr
+    assert not of_state(state)
+
+
+def refuse_another(state: Path) -> None:
+    second = subprocess.run(
+        [sys.executable, "-m", "tidemark", "local", "run", "--state", str(state)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert second.returncode == 1
+    assert second.stderr.startswith("It runs already")
+    assert len(second.stderr.splitlines()) == 1
