@@ -27,15 +27,16 @@ from transforms.resources import Store
 from transforms.source import _as_messages
 from transforms.write_raw import WriteRaw
 
-SINGLES = 25_000
+SINGLES, LONG_SINGLES = 12_000, 25_000
+"""More than fill a block."""
 HORIZON_S = 86_400 * 30
 
 
-def publish(feed: Feed) -> None:
+def publish(feed: Feed, singles: int) -> None:
     rng = random.Random(20260131)
     now_us = time.time_ns() // 1_000_000 * 1000
     points: list[Point] = []
-    for i in range(SINGLES):
+    for i in range(singles):
         event_us = now_us - rng.randrange(0, 7_200_000) * 1000
         points.append((("shape", f"s{i % 50}", "m"), event_us, round(rng.uniform(-9, 9), 3)))
     points += points[:500]
@@ -86,10 +87,14 @@ def contents(url: str) -> dict[str, list]:
 
 @pytest.mark.timeout(400)
 def test_one_message_an_element_gives_what_one_pull_an_element_gives(
-    environment: dict[str, str], feed: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str],
+    feed: Feed,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pytestconfig: pytest.Config,
 ) -> None:
     environment["TIDEMARK_HORIZON_S"] = str(HORIZON_S)  # so that the marks stay
-    publish(feed)
+    publish(feed, LONG_SINGLES if pytestconfig.getoption("--long") else SINGLES)
     job = Job(environment, tmp_path / "ingest.log")
     until = time.monotonic() + 90
     while job.latest.get("acknowledged", 0) < len(feed.sent) and time.monotonic() < until:
