@@ -7,11 +7,11 @@ import * as tables from "./tables.js";
 import {AGGREGATIONS, RANGES, clock, keep, span, view} from "./view.js";
 
 const the = (id) => document.getElementById(id);
-const MOST_POINTS = 480, LEAST_S = 2, SLOW_S = 15, ROWS = 300, HEAT_SOURCES = 12;
+const MOST_POINTS = 480, LEAST_S = 2, TOLD_S = 5, SLOW_S = 15, ROWS = 300, HEAT_SOURCES = 12;
 const now = view();
 const graph = new Graph(the("graph"), the("tip"));
 const behind = new Behind(the("behind"));
-let live = true, corrections = [], listed = [], timer = 0, turn = 0, slowAt = 0, last = null;
+let live = true, corrections = [], listed = [], timer = 0, telling = 0, turn = 0, slowAt = 0, last = null;
 
 function show(problem) {
   the("trouble").hidden = !problem;
@@ -83,10 +83,7 @@ function was(start, interval) {
 }
 
 async function draw() {
-  if (!now.metric || !now.source) {
-    complete(await ask("/v1/completeness", {project: now.project}));
-    return LEAST_S * 2;
-  }
+  if (!now.metric || !now.source) return LEAST_S * 2;
   const answer = await ask("/v1/query", question());
   const began = performance.now();
   last = answer;
@@ -94,7 +91,6 @@ async function draw() {
   document.title = `${now.metric} – Tidemark`;
   graph.show(answer, now.aggregation, now.local, was);
   the("summary").textContent = graph.summary();
-  complete(answer);
   document.documentElement.dataset.drawnMs = (performance.now() - began).toFixed(1);
   if (the("as-table").open) tables.intervals(the("intervals"), graph.at, now.aggregation, now.local);
   const asked = token("read") ? "-H 'Authorization: Bearer TOKEN' " : "";
@@ -124,6 +120,19 @@ async function slow() {
   heat(the("heat"), answer, now.local);
 }
 
+// The sentence in the header, which is not the graph's: it goes on however long intervals are.
+async function tell() {
+  clearTimeout(telling);
+  try {
+    if (now.project) complete(await ask("/v1/completeness", {project: now.project}, true));
+  } catch (problem) {
+    if (problem.status === undefined) throw problem;
+    the("complete").className = "late";
+    the("complete").textContent = problem.message;
+  }
+  if (live && document.visibilityState === "visible") telling = setTimeout(tell, TOLD_S * 1000);
+}
+
 async function refresh() {
   clearTimeout(timer);
   const mine = ++turn;
@@ -143,7 +152,6 @@ async function refresh() {
   } catch (problem) {
     if (problem.status === undefined) throw problem;
     show(problem);
-    if (problem.status === 0 || problem.status >= 500) the("complete").className = "late";
     slowAt = 0;
   }
   if (mine === turn && live && document.visibilityState === "visible") timer = setTimeout(refresh, after * 1000);
@@ -208,7 +216,7 @@ the("local").addEventListener("click", () => changed({local: !now.local}));
 the("live").addEventListener("click", () => {
   live = !live;
   the("live").setAttribute("aria-pressed", live);
-  if (live) refresh(); else clearTimeout(timer);
+  if (live) resume(); else [timer, telling].forEach(clearTimeout);
 });
 let typed = 0;
 the("find").addEventListener("input", () => {
@@ -227,6 +235,10 @@ the("list").addEventListener("keydown", (event) => {
 });
 the("as-table").addEventListener("toggle", () => last && tables.intervals(the("intervals"), graph.at, now.aggregation, now.local));
 graph.onZoom = (from, until) => changed({from, until});
+const resume = () => {
+  refresh();
+  tell();
+};
 const again = () => {
   if (last) graph.show(last, now.aggregation, now.local, was);
   behind.show(now.local);
@@ -234,9 +246,10 @@ const again = () => {
 };
 addEventListener("resize", again);
 matchMedia("(prefers-color-scheme:dark)").addEventListener("change", again);
-document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && live && refresh());
+document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && live && resume());
 
 const about = await fetch("/page/about.json").then((answer) => answer.json());
 if (about.edge && token("write")) new Pointer(about.edge, project() || now.project || "page");
 await projects().catch(show);
 changed({});
+tell();

@@ -38,12 +38,13 @@ export function address(path, parameters) {
   return path + "?" + at;
 }
 
-export async function ask(path, parameters = {}) {
+// Asked afresh, an answer is of now; else it is that of before where its data are the same.
+export async function ask(path, parameters = {}, afresh = false) {
   for (;;) {
     const headers = token("read") ? {authorization: "Bearer " + token("read")} : {};
     let answer;
     try {
-      answer = await fetch(address(path, parameters), {headers});
+      answer = await fetch(address(path, parameters), {headers, cache: afresh ? "no-store" : "default"});
     } catch {
       throw new Problem(0, "The query service cannot be reached.");
     }
