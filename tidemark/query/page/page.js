@@ -7,7 +7,7 @@ import * as tables from "./tables.js";
 import {AGGREGATIONS, RANGES, clock, keep, span, view} from "./view.js";
 
 const the = (id) => document.getElementById(id);
-const MOST_POINTS = 480, LEAST_S = 2, TOLD_S = 5, SLOW_S = 15, ROWS = 300, HEAT_SOURCES = 12;
+const MOST_POINTS = 480, LEAST_S = 2, TOLD_S = 5, DAY_S = 86400, SLOW_S = 15, ROWS = 300, HEAT_SOURCES = 12;
 const now = view();
 const graph = new Graph(the("graph"), the("tip"));
 const behind = new Behind(the("behind"));
@@ -55,7 +55,7 @@ function complete(answer) {
     return;
   }
   const seconds = (asOf - Date.parse(until)) / 1000, silent = answer.ingest !== "live";
-  element.textContent = `complete until ${clock(Date.parse(until), now.local).slice(11)}${now.local ? "" : " UTC"}, ${span(seconds)} behind the clock` +
+  element.textContent = `complete until ${clock(Date.parse(until), now.local).slice(seconds < DAY_S ? 11 : 0)}${now.local ? "" : " UTC"}, ${span(seconds)} behind the clock` +
     (silent ? `; ingest: ${answer.ingest}` : "");
   element.className = silent ? "late" : "";
   behind.add(asOf, seconds);
