@@ -1,0 +1,137 @@
+"""The statement that says of stored points what each horizon would give; `tidemark.store.advice` says by which model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from tidemark.wire.summary import MICROSECONDS
+
+HORIZONS_S: Final = (0, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_800, 3_600, 10_800, 21_600, 43_200, 86_400)
+TARGETS: Final = (0.99, 0.999)
+YOUNG: Final = 10
+"""Windows of the last tenth of the time that is looked at are left out: late points of theirs may yet come."""
+ASKED: Final = "series.project = a.project AND (a.sources IS NULL OR series.source = ANY(a.sources))"
+"""The SQL that is true of a series that is asked for, beside the row a of what is asked."""
+_DEBOUNCE: Final = "(SELECT debounce_s FROM asked)"
+
+
+def advice_sql(place: Callable[[int], str]) -> str:
+    """The statement whose only row `tidemark.store.advice.advice` reads.
+
+    It reads cells, each an hour or more of a series, in the order of a hash, the newest points first, until there are points
+    enough: so windows are whole, but for the last, which is left out then. Of each series in a window it has the lateness of
+    its first and its last point, and of all that came after the window's end; then of each horizon how many are complete,
+    and by which stretches of horizons (from `low` on, below `high`) how often they are corrected.
+
+    Its parameters: the project; names of its sources, or null for all of them; the length of a window, which divides that of
+    a cell; horizon, debounce and the length of a cell, all in seconds; most series, most points; from which event time until
+    which, and the clock, in microseconds since 1970.
+
+    Args:
+        place: How the n-th parameter is written, from 1 on: `pyformat` or `numbered` of `tidemark.store.completeness`.
+    """
+    bin_ = "date_bin({0}, {1}, to_timestamp(0))".format
+    return f"""
+        WITH asked AS MATERIALIZED (
+            SELECT a.*, {_s("a.width_s")} AS width, {_s("a.cell_s")} AS cell
+            FROM (
+                SELECT CAST({place(1)} AS text) AS project, CAST({place(2)} AS text[]) AS sources,
+                       CAST({place(3)} AS integer) AS width_s, CAST({place(4)} AS float8) AS horizon_s,
+                       CAST({place(5)} AS float8) AS debounce_s, CAST({place(6)} AS integer) AS cell_s,
+                       CAST({place(7)} AS integer) AS series, CAST({place(8)} AS integer) AS points,
+                       {_time(place(9))} AS start, {_time(place(10))} AS until, {_time(place(11))} AS now
+            ) a
+        ), cells AS MATERIALIZED (
+            SELECT row_number() OVER (ORDER BY md5(s.series_id || ' ' || date_part('epoch', c.start))::uuid) AS place, s.series_id,
+                   greatest(c.start, a.start) AS start, least(c.start + a.cell, a.until) AS until
+            FROM asked a
+            CROSS JOIN LATERAL (SELECT series_id FROM series WHERE {ASKED} ORDER BY md5(series_id::text)::uuid LIMIT a.series) s
+            CROSS JOIN LATERAL generate_series({bin_("a.cell", "a.start")}, a.until - interval '1 microsecond', a.cell) AS c(start)
+            ORDER BY place
+        ), found AS MATERIALIZED (
+            SELECT c.place, c.series_id, {bin_("(SELECT width FROM asked)", "p.event_time")} AS start, p.publish_time
+            FROM cells c CROSS JOIN LATERAL (
+                SELECT q.event_time, q.publish_time FROM points q
+                WHERE q.series_id = c.series_id AND q.event_time >= c.start AND q.event_time < c.until
+                ORDER BY q.event_time DESC OFFSET 0
+            ) p LIMIT (SELECT points FROM asked)
+        ), cut AS MATERIALIZED (
+            SELECT l.place, l.points = a.points AS sampled, (SELECT min(start) FROM found WHERE place = l.place) AS start
+            FROM (SELECT count(*) AS points, max(place) AS place FROM found) l CROSS JOIN asked a
+        ), arrivals AS MATERIALIZED (
+            SELECT f.place, f.series_id, f.start, date_part('epoch', f.publish_time - f.start) - a.width_s AS late
+            FROM found f CROSS JOIN cut CROSS JOIN asked a
+            WHERE NOT (cut.sampled AND f.place = cut.place AND f.start = cut.start)
+        ), windows AS MATERIALIZED (
+            SELECT place, start, min(late) AS first, max(late) AS last, array_agg(late) FILTER (WHERE late > 0) AS late
+            FROM arrivals GROUP BY place, start
+        ), judged AS MATERIALIZED (
+            SELECT w.start, {bin_("a.width", f"least(a.until, a.now - (a.now - w.start) / {YOUNG:d})")} AS until
+            FROM (SELECT min(start) AS start FROM windows) w CROSS JOIN asked a
+        ), pairs AS MATERIALIZED (
+            SELECT w.*, greatest(0, CASE WHEN last <= gathered THEN first ELSE last END) AS complete_s
+            FROM (
+                SELECT w.*, min(first) OVER o AS opening, min(first) OVER o + a.debounce_s AS gathered
+                FROM windows w CROSS JOIN asked a CROSS JOIN judged j WHERE w.start + a.width <= j.until
+                WINDOW o AS (PARTITION BY w.start)
+            ) w
+        ), targets AS MATERIALIZED (
+            SELECT ceil(t.s) AS horizon_s, t.number FROM unnest((
+                SELECT percentile_disc(ARRAY{list(TARGETS)}::float8[]) WITHIN GROUP (ORDER BY complete_s) FROM pairs
+            )) WITH ORDINALITY AS t(s, number)
+        ), grid AS MATERIALIZED (
+            SELECT array_agg(DISTINCT -horizon_s ORDER BY -horizon_s) AS below FROM (
+                SELECT unnest(ARRAY{list(HORIZONS_S)}::float8[]) AS horizon_s
+                UNION ALL SELECT horizon_s FROM asked UNION ALL SELECT horizon_s FROM targets
+            ) h
+        ), late AS MATERIALIZED (
+            SELECT p.place, p.start, l.late, p.first, p.opening, p.gathered, lag(l.late) OVER w AS before,
+                   first_value(l.late) OVER (w RANGE BETWEEN {_DEBOUNCE} PRECEDING AND CURRENT ROW) AS marked
+            FROM pairs p CROSS JOIN unnest(p.late) AS l(late) WINDOW w AS (PARTITION BY p.place, p.start ORDER BY l.late)
+        ), settled AS MATERIALIZED (
+            SELECT l.*, count(*) FILTER (WHERE fresh) OVER w AS number, count(*) FILTER (WHERE fresh) OVER (PARTITION BY place, start) AS all_
+            FROM (
+                SELECT late.*, marked IS DISTINCT FROM lag(marked) OVER w AS fresh FROM late
+                WINDOW w AS (PARTITION BY place, start ORDER BY late)
+            ) l WINDOW w AS (PARTITION BY place, start ORDER BY late)
+        ), stretches AS (
+            SELECT CASE WHEN before > gathered THEN before WHEN before IS NULL AND first > 0 THEN 0 ELSE opening END AS low,
+                   CASE WHEN late > gathered THEN late WHEN before IS NULL AND first > 0 THEN opening END AS high,
+                   1 + all_ - last_value(number) OVER (
+                       PARTITION BY place, start ORDER BY late RANGE BETWEEN CURRENT ROW AND {_DEBOUNCE} FOLLOWING
+                   ) AS corrections
+            FROM settled
+            UNION ALL
+            SELECT opening, first, 1 FROM pairs WHERE first > 0 AND first <= gathered
+        ), counted AS (
+            SELECT k, sum(complete) AS complete, sum(corrections) AS corrections FROM (
+                SELECT width_bucket(-complete_s, below) AS k, 1 AS complete, 0 AS corrections FROM pairs CROSS JOIN grid
+                UNION ALL
+                SELECT b.k, 0, b.corrections FROM stretches s CROSS JOIN grid CROSS JOIN LATERAL (VALUES
+                    (width_bucket(-greatest(s.low, 0), below), s.corrections), (width_bucket(-s.high, below), -s.corrections)
+                ) b(k, corrections) WHERE s.high > greatest(s.low, 0)
+            ) c GROUP BY k
+        ), curve AS (
+            SELECT -below[k] AS horizon_s, coalesce(sum(complete) OVER w, 0) AS complete, coalesce(sum(corrections) OVER w, 0) AS corrections
+            FROM grid CROSS JOIN generate_series(1, cardinality(below)) k LEFT JOIN counted USING (k) WINDOW w AS (ORDER BY k DESC)
+        )
+        SELECT (SELECT json_agg(json_build_array(horizon_s, complete, corrections) ORDER BY horizon_s)::text FROM curve),
+               (SELECT json_agg(horizon_s ORDER BY number)::text FROM targets),
+               (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY gathered) FROM pairs),
+               (SELECT count(*) FROM pairs), (SELECT count(*) FROM arrivals), (SELECT count(DISTINCT series_id) FROM arrivals),
+               (SELECT {_us("start")} FROM judged), (SELECT {_us("until")} FROM judged),
+               (SELECT sum(date_part('epoch', c.until - CASE WHEN cut.sampled AND c.place = cut.place THEN cut.start + a.width ELSE c.start END))
+                FROM cells c CROSS JOIN cut CROSS JOIN asked a WHERE NOT cut.sampled OR c.place <= cut.place)"""
+
+
+def _time(microseconds: str) -> str:
+    return f"to_timestamp(0) + CAST({microseconds} AS bigint) * interval '1 microsecond'"
+
+
+def _us(time: str) -> str:
+    return f"(extract(epoch FROM {time}) * {MICROSECONDS:d})::bigint"
+
+
+def _s(seconds: str) -> str:
+    return f"{seconds} * interval '1 second'"
