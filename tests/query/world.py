@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
 import csv
 import io
 import json
@@ -231,6 +232,14 @@ class World:
         for number, points in self.contents.stored.items():
             self.contents.stored[number] = {at: point for at, point in points.items() if at >= cut}
 
+    def corrections(self) -> list[tuple[int, int, int]]:
+        """Series, tier and start of each window that was corrected, as often as it was."""
+        with transaction(self.pool) as connection:
+            return [
+                (row[0], row[1], round(row[2].timestamp()) * SECOND)
+                for row in connection.exec_driver_sql("SELECT series_id, tier_s, window_start FROM corrections").all()
+            ]
+
     def marks(self) -> list[Mark]:
         with transaction(self.pool) as connection:
             rows = connection.exec_driver_sql(
@@ -327,7 +336,9 @@ class World:
             aggregations = tuple(name for name in aggregations if name not in oracle.OF_POINTS) or ("last",)
         across = rng.choice(["none"] * 6 + ["sum", "avg", "min", "max", "count"])
         fill = rng.choice(["null", "none", "previous", "linear", "0", "-2.5", "1e150"])
-        columns = tuple(rng.sample(["count", "min", "max", "late-count", "revision", "state"], rng.randrange(7)))
+        columns = tuple(
+            rng.sample(["count", "min", "max", "late-count", "revision", "state", "corrected"], rng.randrange(8))
+        )
         return (
             Request(
                 series,
@@ -554,14 +565,15 @@ class Judged:
         columns: dict[str, list[list[oracle.Near | None]]],
         states: oracle.States,
     ) -> None:
-        unknown = () if self.marks is not None else ("state", "revision")
+        unknown = () if self.marks is not None else ("state", "revision", "corrected")
         for name in (each for each in self.request.columns if each not in unknown):
             if name == "state":
                 for said, letter in zip(line["state"], states.letters[row], strict=True):
                     if letter is not None and said != letter:
                         self.same("state", line["state"], "".join(each or "?" for each in states.letters[row]))
-            elif name == "late-count":
-                self.same(name, line[name], [self._late(points) for points in cells.members])
+            elif name in ("late-count", "corrected"):
+                counted = self._corrected(row) if name == "corrected" else [self._late(each) for each in cells.members]
+                self.same(name, line[name], counted)
             elif name == "revision":
                 self._revisions(line[name], states.letters[row], cells)
             elif name not in columns:
@@ -569,6 +581,13 @@ class Judged:
                 for said, near in zip(line[name], wanted, strict=True):
                     if not oracle.agrees(said, near, exact=True):
                         self.same(name, line[name], wanted)
+
+    def _corrected(self, row: int) -> list[int]:
+        tier_s = self.told["read"]["rollups"] or self.world.contents.tiers_s[0]
+        of = self.world.ids[self.request.series[row]]
+        starts = sorted(start for series, tier, start in self.world.corrections() if (series, tier) == (of, tier_s))
+        edges = oracle.boundaries(self.request, self.told["interval-sec"])
+        return [bisect.bisect_left(starts, end) - bisect.bisect_left(starts, start) for start, end in pairwise(edges)]
 
     def _late(self, points: list[Point]) -> int | None:
         base = self.world.contents.tiers_s[0] * SECOND

@@ -22,6 +22,7 @@ from tidemark.query.fold import (
     aggregated,
     filled,
     of_points,
+    places,
     scattered,
 )
 from tidemark.query.intervals import SECOND_US, Axis
@@ -36,6 +37,7 @@ _FIELDS_OF_COLUMNS: Final = {
     "late-count": "late_count",
     "revision": statement.REVISION,
 }
+CORRECTED: Final = "corrected"
 _NOT_COUNTED_S: Final = 500_000
 """Series times seconds, below which there are hardly too many points."""
 
@@ -146,6 +148,8 @@ async def buckets(store: Store, series: Sequence[Series], axis: Axis, wanted: Wa
     there = ~np.isnan(found.fields["count"])
     letters = states.letters(there) if "state" in wanted.columns else None
     extra = {name: found.fields[field] for name, field in _FIELDS_OF_COLUMNS.items() if name in wanted.columns}
+    if CORRECTED in wanted.columns:
+        extra[CORRECTED] = found.fields[CORRECTED]
     if "revision" in extra:  # points have none
         extra["revision"] = np.where(extra["revision"] == 0, np.nan, extra["revision"])
     if wanted.across == "none":
@@ -186,7 +190,14 @@ async def _read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted) ->
     if raw or tier_s is None:
         await _refuse_giants(store, numbers, axis)
     how = statement.intervals(axis)
-    text = statement.folded(store.tiers_s, tier_s, tuple(sorted(needed)), how.start_of, alone=len(numbers) == 1)
+    text = statement.folded(
+        store.tiers_s,
+        tier_s,
+        tuple(sorted(needed)),
+        how.start_of,
+        alone=len(numbers) == 1,
+        corrected=CORRECTED in wanted.columns,
+    )
     arguments = (*span, numbers, *how.arguments)
     made: dict[str, Floats] = {}
     if raw:
@@ -208,6 +219,11 @@ async def _read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted) ->
         raise _too_many_points()
     ids, starts = statement.integers(row["series_id"]), statement.moments(row["start"])
     fields = scattered(axis, numbers, ids, starts, columns)
+    if CORRECTED in wanted.columns:
+        of, at, number = statement.corrections(row[CORRECTED])
+        often = np.zeros(len(numbers) * len(axis))
+        often[places(axis, numbers, of, at)] = number
+        fields[CORRECTED] = often.reshape(len(numbers), len(axis))
     cut_us = None if row["cut"] is None else microseconds(row["cut"])
     return _Found(fields, made, statement.Owed(row["owed"]), microseconds(row["as_of"]), cut_us, tier_s)
 

@@ -23,7 +23,7 @@ from tidemark.query.samples import points as read_points
 from tidemark.wire.labels import parsed
 
 Values = dict[str, Any]
-_INTEGERS: Final = frozenset({"count", "late-count", "revision"})
+_INTEGERS: Final = frozenset({"count", "late-count", "revision", "corrected"})
 _OF_THE_MOMENT: Final = frozenset({"age-s", "silent-s", "as-of", "behind-s", "oldest-due-s"})
 _EXACT: Final = 2.0**53
 """Below this a double can be every whole number; JSON has room for no greater ones than 2^64."""

@@ -47,6 +47,7 @@ _LINE: Final = _object(
         "across": {"enum": [choice for choice in ACROSS.shape["enum"] if choice != "none"]},
         **dict.fromkeys(AGGREGATIONS, _list(_or_null(_NUMBER))),
         **dict.fromkeys(("late-count", "revision"), _list(_or_null(_WHOLE))),
+        "corrected": _list(_WHOLE),
         "state": {"type": "string", "pattern": "^[fspo-]*$"},
         "filled": {"type": "object", "additionalProperties": _list(_WHOLE)},
     },

@@ -69,7 +69,15 @@ def widest(tiers_s: tuple[int, ...], axis: Axis) -> int | None:
 
 
 @lru_cache(maxsize=1024)
-def folded(tiers_s: tuple[int, ...], tier_s: int | None, fields: tuple[str, ...], start_of: str, *, alone: bool) -> str:
+def folded(
+    tiers_s: tuple[int, ...],
+    tier_s: int | None,
+    fields: tuple[str, ...],
+    start_of: str,
+    *,
+    alone: bool,
+    corrected: bool = False,
+) -> str:
     """The statement.
 
     A rollup counts where no mark owes its window, or one below, a settling. Where one does, the rollups of the tier below
@@ -81,6 +89,7 @@ def folded(tiers_s: tuple[int, ...], tier_s: int | None, fields: tuple[str, ...]
         fields: Of `tidemark.store.fold.SUMMARY`.
         start_of: Of `Intervals`.
         alone: It is one series, whose number every row would tell.
+        corrected: Also how often windows of each interval were corrected, of the tier that is read.
     """
     base_s = tiers_s[0]
     read = [each for each in tiers_s if tier_s is not None and each <= tier_s]
@@ -109,8 +118,22 @@ def folded(tiers_s: tuple[int, ...], tier_s: int | None, fields: tuple[str, ...]
                coalesce(sum(r.points), 0) AS points,
                (SELECT coalesce(string_agg(int4send(coalesce(m.series_id, 0)) || timestamptz_send(m.window_from)
                     || timestamptz_send(m.window_to) || int4send(m.closing::integer), ''), '') FROM owed m) AS owed,
-               {_CUT} AS cut, {_AS_OF}
+               {_CUT} AS cut, {_AS_OF}{_corrected(tier_s or base_s, start_of) if corrected else ""}
         FROM ({rows}) r"""
+
+
+def _corrected(tier_s: int, start_of: str) -> str:
+    """One more column: series, start of the interval and number, of those that have some."""
+    return f""",
+               (SELECT coalesce(string_agg(int4send(c.series_id) || timestamptz_send(c.start) || int8send(c.number), ''), '')
+                FROM (
+                    SELECT c.series_id, {start_of.format("c.window_start")} AS start, count(*) AS number
+                    FROM unnest($3::integer[]) AS s(series_id) CROSS JOIN LATERAL (
+                        SELECT * FROM corrections c WHERE c.series_id = s.series_id AND c.tier_s = {tier_s:d}
+                        AND c.window_start >= $1::timestamptz AND c.window_start < $2::timestamptz OFFSET 0
+                    ) c
+                    GROUP BY 1, 2
+                ) c) AS corrected"""
 
 
 def _stale(read: Sequence[int]) -> str:
@@ -234,6 +257,18 @@ def doubles(data: bytes) -> npt.NDArray[np.float64]:
 
 
 _OWED: Final = np.dtype([("series_id", ">i4"), ("start", ">i8"), ("end", ">i8"), ("closing", ">i4")])
+
+
+_CORRECTED: Final = np.dtype([("series_id", ">i4"), ("start", ">i8"), ("number", ">i8")])
+
+
+def corrections(
+    data: bytes,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Series, starts of intervals in microseconds since 1970, and how often windows in them were corrected."""
+    found = np.frombuffer(data, _CORRECTED)
+    start = found["start"].astype(np.int64) + POSTGRES_EPOCH_US
+    return found["series_id"].astype(np.int64), start, found["number"].astype(np.int64)
 
 
 class Owed:

@@ -66,7 +66,7 @@ function range() {
   return now.from && now.until ? {from: now.from, until: now.until} : {from: `now-${RANGES[now.range]}s`};
 }
 
-const COLUMNS = ["count", "min", "max", "late-count", "revision", "state"];
+const COLUMNS = ["count", "min", "max", "late-count", "revision", "state", "corrected"];
 
 function question() {
   return {
