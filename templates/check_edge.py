@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from tidemark import cli
 from tidemark.arguments import read_settings
 from tidemark.edge.contract import HEALTH, READY
 from tidemark.errors import UsageError
-from tidemark.settings import EDGE, Values, require
+from tidemark.settings import EDGE, Setting, Values, require
 
 PATH: Final = Path("templates", "kubernetes", "edge.yaml")
 SPOOL: Final = Path("templates", "kubernetes", "spool", "kustomization.yaml")
@@ -75,18 +75,23 @@ def _parts(root: Path, *, spool: bool) -> Parts:
     return patched(parts, yaml.safe_load((root / SPOOL).read_text())) if spool else parts
 
 
-def options(arguments: Sequence[str]) -> Values:
-    """What `tidemark edge` makes of its arguments.
+def options(
+    arguments: Sequence[str],
+    command: str = "edge",
+    group: Iterable[Setting] = EDGE,
+    needed: Sequence[str] = ("topic", "tokens"),
+) -> Values:
+    """What a command makes of its arguments.
 
     Raises:
         UsageError: it refuses them.
     """
     try:
-        parsed = cli.parser(["edge"]).parse_args(["edge", *arguments])
+        parsed = cli.parser([command]).parse_args([command, *arguments])
     except SystemExit:
-        raise UsageError(f"tidemark edge does not take {' '.join(arguments)}") from None
-    values = read_settings(parsed, EDGE)
-    require(values, "topic", "tokens")
+        raise UsageError(f"tidemark {command} does not take {' '.join(arguments)}") from None
+    values = read_settings(parsed, group)
+    require(values, *needed)
     return values
 
 

@@ -7,10 +7,9 @@ from typing import Final
 
 import yaml
 
-from templates.check_edge import Found, Parts, bounded, ended, numbered, selected, served, tokens
+from templates.check_edge import Found, Parts, bounded, ended, numbered, options, selected, served, tokens
 from templates.manifests import filled, misnamed
-from tidemark import cli
-from tidemark.arguments import read_settings
+from tidemark.errors import UsageError
 from tidemark.settings import SERVE
 
 PATH: Final = Path("templates", "kubernetes", "query.yaml")
@@ -44,11 +43,10 @@ def _agree(parts: Parts, guide: str) -> Found:
     if container["command"] != ["tidemark", "serve"]:
         yield "the container does not run tidemark serve"
     try:
-        parsed = cli.parser(["serve"]).parse_args(["serve", *container["args"]])
-    except SystemExit:
-        yield f"tidemark serve does not take {' '.join(container['args'])}"
+        values = options(container["args"], "serve", SERVE, ("tokens",))
+    except UsageError as error:
+        yield str(error)
         return
-    values = read_settings(parsed, SERVE)
     if values.database_secret is None:
         yield "the database's URL stands in the manifest"
     yield from served(container, values)

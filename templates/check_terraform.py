@@ -15,7 +15,9 @@ import hcl2
 from pipelines import template
 
 EDGE: Final = "edge.tf"
-"""`templates.check_cloud_run` holds what is in it against the edge."""
+QUERY: Final = "query.tf"
+SERVICES: Final = (EDGE, QUERY)
+"""`templates.check_cloud_run` and `templates.check_query_on_cloud_run` hold what is in them against the services."""
 GUIDE: Final = Path("docs", "operations", "dataflow.md")
 
 
@@ -63,7 +65,7 @@ def terraform(root: Path) -> Iterator[str]:
     """It parses, refers to what it declares, and gives the job the parameters that the template has."""
     try:
         text, resources, variables, values = read(root)
-        of_edge = read(root, EDGE).resources
+        of_services = {name for file in SERVICES for name in read(root, file).resources}
     except ValueError as error:
         yield str(error)
         return
@@ -82,7 +84,7 @@ def terraform(root: Path) -> Iterator[str]:
     if resources.get("google_dataflow_flex_template_job.ingest", {}).get("on_delete") != "drain":
         yield "terraform: the job must drain (on_delete)"
     table = (root / GUIDE).read_text()
-    roles = {body["role"] for name, body in resources.items() if "_iam_member" in name and name not in of_edge}
+    roles = {body["role"] for name, body in resources.items() if "_iam_member" in name and name not in of_services}
     yield from (f"{GUIDE} does not say why {role}" for role in sorted(roles) if role not in table)
 
 

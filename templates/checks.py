@@ -25,6 +25,7 @@ from templates.check_cloud_run import cloud_run
 from templates.check_edge import edge, kustomize
 from templates.check_kubernetes import kubernetes
 from templates.check_query import query as query_service
+from templates.check_query_on_cloud_run import query_on_cloud_run
 from templates.check_terraform import terraform, terraform_itself
 from tidemark.metrics import METRICS, NAMESPACE, Kind
 from tidemark.operate import reference
@@ -177,9 +178,9 @@ def alerts(root: Path) -> Iterator[str]:
     told = re.findall(r'^    content = "\$\{local\.runbook\}#([a-z-]+)"$', text, re.MULTILINE)
     if told != [name.lower().replace(" ", "-") for name in named] or text.count("resource ") != len(named):
         yield "terraform/alerts.tf: an alert does not say what to do, or what to do about another one"
-    (counter,) = re.findall(r'^  counter = "(.+)"$', text, re.MULTILINE)
+    begun = dict(re.findall(r'^  (counter|answers) = "(.+)"$', text, re.MULTILINE))
     for query in re.findall(r'^\s+query\s+= "(.+)"$', text, re.MULTILINE):
-        whole = query.replace("${local.counter}", counter).replace('\\"', '"')
+        whole = re.sub(r"\$\{local\.(\w+)\}", lambda match: begun[match[1]], query).replace('\\"', '"')
         yield from _query("terraform/alerts.tf", re.sub(r"\$\{var\.\w+\}", "1", whole))
     runbook = (root / "docs" / "operations" / "runbook.md").read_text()
     headings = set(re.findall(r"^## (.+)$", runbook, re.MULTILINE)) - {"What is promised"}
@@ -272,6 +273,7 @@ CHECKS: Final[dict[str, tuple[Callable[[Path], Iterator[str]], ...]]] = {
         cloudbuild,
         terraform,
         cloud_run,
+        query_on_cloud_run,
         alerts,
         kubernetes,
         edge,

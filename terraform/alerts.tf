@@ -6,6 +6,7 @@ locals {
   runbook = "What to do: ${var.runbook_url}"
   jobs    = var.template == "" ? 0 : 1 # what is watched of a job is not there without one
   counter = "dataflow_googleapis_com:job_user_counter{monitored_resource=\"dataflow_job\",job_name=\"${var.name}-ingest\",metric_name="
+  answers = "run_googleapis_com:request_count{monitored_resource=\"cloud_run_revision\",service_name=\"${var.name}-query\""
 }
 
 resource "google_monitoring_alert_policy" "messages_wait" {
@@ -148,5 +149,23 @@ resource "google_monitoring_alert_policy" "previews_are_late" {
   }
   documentation {
     content = "${local.runbook}#previews-are-late"
+  }
+}
+
+resource "google_monitoring_alert_policy" "queries_fail" {
+  count                 = local.queries
+  display_name          = "Queries fail"
+  combiner              = "OR"
+  notification_channels = var.notification_channels
+  conditions {
+    display_name = "more than ${var.alert_query_percent} % of queries, and ten or more, were answered with 429 or 5xx"
+    condition_prometheus_query_language {
+      query               = "100 * sum(increase(${local.answers},response_code=~\"429|5..\"}[10m])) / sum(increase(${local.answers}}[10m])) > ${var.alert_query_percent} and sum(increase(${local.answers},response_code=~\"429|5..\"}[10m])) >= 10"
+      duration            = "300s"
+      evaluation_interval = "60s"
+    }
+  }
+  documentation {
+    content = "${local.runbook}#queries-fail"
   }
 }

@@ -4,12 +4,6 @@ locals {
   edges = var.edge_domain == "" ? 0 : 1
 }
 
-resource "google_project_service" "run" {
-  count              = local.edges
-  service            = "run.googleapis.com"
-  disable_on_destroy = false
-}
-
 # --- who it is: it publishes to one topic and reads one secret ---------------------------------------------------------
 
 resource "google_service_account" "edge" {
@@ -26,7 +20,8 @@ resource "google_pubsub_topic_iam_member" "edge" {
   member = "serviceAccount:${google_service_account.edge[0].email}"
 }
 
-# Made without an edge, too: its first version is there before the edge is, and an edge that goes takes no tokens along.
+# Made without an edge, too: its first version is there before the edge is, and an edge that goes takes no tokens along. The
+# query service reads it as well.
 resource "google_secret_manager_secret" "tokens" {
   secret_id = "${var.name}-tokens"
   replication {
@@ -114,7 +109,7 @@ resource "google_cloud_run_v2_service" "edge" {
   }
 
   depends_on = [
-    google_project_service.run,
+    google_project_service.api,
     google_pubsub_topic_iam_member.edge,
     google_secret_manager_secret_iam_member.edge,
   ]

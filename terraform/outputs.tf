@@ -29,11 +29,21 @@ output "image" {
 }
 
 output "tokens" {
-  description = "Add the lines of `tidemark token add` to it, as a version, before edge_domain is set."
+  description = "Add the lines of `tidemark token add` to it, as a version, before edge_domain or query_domain is set."
   value       = google_secret_manager_secret.tokens.id
 }
 
 output "edge_address" {
   description = "Where edge_domain has to lead; null without an edge."
   value       = one(google_compute_global_address.edge[*].address)
+}
+
+output "reader_secret" {
+  description = "Add the database URL of a user that may only read to it, as a version, before query_domain is set."
+  value       = google_secret_manager_secret.reader.id
+}
+
+output "query_address" {
+  description = "Where query_domain has to lead; null without a query service."
+  value       = one(google_compute_global_address.query[*].address)
 }

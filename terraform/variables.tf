@@ -22,7 +22,7 @@ variable "template" {
 }
 
 variable "image" {
-  description = "The image of that specification; its workers run it, and the edge."
+  description = "The image of that specification; its workers run it, the edge, and the query service."
   type        = string
   default     = ""
 }
@@ -34,13 +34,13 @@ variable "bigquery_location" {
 }
 
 variable "network" {
-  description = "VPC network of the workers: one that reaches the database."
+  description = "VPC network of the workers, and of the query service: one that reaches the database."
   type        = string
   default     = "default"
 }
 
 variable "subnetwork" {
-  description = "regions/REGION/subnetworks/NAME with Private Google Access, since workers get no public address."
+  description = "regions/REGION/subnetworks/NAME with Private Google Access, since workers get no public address; /26 or wider for the query service."
   type        = string
 }
 
@@ -127,4 +127,32 @@ variable "edge_max_instances" {
   description = "Bound of the edge's autoscaling; an instance uses one CPU."
   type        = number
   default     = 10
+}
+
+variable "query_domain" {
+  description = "Name under which queries are answered over HTTPS, such as query.example.com. Empty: there is no query service."
+  type        = string
+  default     = ""
+  validation {
+    condition     = var.query_domain == "" || can(regex("^([a-z0-9-]+\\.)+[a-z]{2,}$", var.query_domain))
+    error_message = "query_domain is a name such as query.example.com."
+  }
+}
+
+variable "query_min_instances" {
+  description = "Instances of the query service that always run. With 0 the first request waits until one has started, and has a way to the database: a minute, perhaps."
+  type        = number
+  default     = 1
+}
+
+variable "query_max_instances" {
+  description = "Bound of the query service's autoscaling. An instance uses one CPU and at most 8 connections to the database, while an update runs twice as many: keep them below what the database has free beside the job's."
+  type        = number
+  default     = 3
+}
+
+variable "alert_query_percent" {
+  description = "Share of queries that may be answered with 429 or 5xx before somebody is called."
+  type        = number
+  default     = 5
 }

@@ -60,6 +60,8 @@ NOT_RUN = {
     ("docs/operations/query.md", "tidemark token"): ELSEWHERE + "tests/query",
     ("docs/operations/query.md", '{"project"'): PICTURE,
     ("docs/operations/query.md", "kubectl"): CLUSTER,
+    ("docs/operations/query.md", "printf"): GOOGLE,
+    ("docs/operations/runbook.md", "gcloud"): GOOGLE,
     ("docs/operations/runbook.md", "SELECT"): ELSEWHERE + "tests/store/test_roles.py, as tidemark_reader",
 }
 """By page and the beginning of the snippet."""
