@@ -45,7 +45,6 @@ def ask(world: World, **given: Any) -> dict[str, Any]:
 def asked(world: World, form: str, **given: Any) -> bytes:
     async def run() -> bytes:
         database = Database(world.pool.url.render_as_string(hide_password=False).replace("+pg8000", ""), 1, 20)
-        await database.open()
         store = Store(database, TIERS_S, 0)
         service = Service(store, Catalogue(database), Completeness(store))
         names = {name.replace("_", "-").rstrip("-"): value for name, value in given.items()}

@@ -39,7 +39,6 @@ def loop() -> Iterator[asyncio.Runner]:
 @pytest.fixture(scope="module")
 def database(url: str, loop: asyncio.Runner) -> Iterator[Database]:
     made = Database(url, 2, 20)
-    loop.run(made.open())
     yield made
     loop.run(made.close())
 

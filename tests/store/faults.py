@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from sqlalchemy import Engine
@@ -185,8 +185,15 @@ class Proxy:
                 target.sendall(data)
         except OSError:
             pass
-        for one in (source, target):
-            one.close()
+        ended(source, target)
+
+
+def ended(*ends: socket.socket) -> None:
+    """Close them, also for a thread that waits for one of them."""
+    for one in ends:
+        with suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+        one.close()
 
 
 def shuffled(rng: random.Random, number: int) -> np.ndarray:

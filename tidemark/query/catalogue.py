@@ -47,10 +47,15 @@ class Series(NamedTuple):
 
 
 class Catalogue:
-    """Looks up series; what was found is remembered for a moment, the numbers of named ones for longer."""
+    """Looks up series; what was found is remembered for a moment, the numbers of named ones for longer.
+
+    All is forgotten when another server answers: one that was promoted may lack the newest series, and give their numbers to
+    others.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._server = 0
         self._numbers: OrderedDict[tuple[str, str, str], Series] = OrderedDict()
         self._lists: OrderedDict[tuple[Any, ...], tuple[float, list[Series]]] = OrderedDict()
         self._turn = asyncio.Lock()
@@ -70,6 +75,7 @@ class Catalogue:
         Raises:
             ProblemError: there is none of them, or too many.
         """
+        self._forget_others()
         if match is not None:
             if metrics or sources:
                 raise bad("match", "`match` stands instead of `metric` and `source`.")
@@ -126,7 +132,17 @@ class Catalogue:
         at, found = self._lists.get(key, (0.0, []))
         return found if time.monotonic() - at < LOOK_S else None
 
+    def _forget_others(self) -> None:
+        """What another server than this one said."""
+        server = self._database.connections.server
+        if server != self._server:
+            self._server = server
+            self._numbers.clear()
+            self._lists.clear()
+
     def _remember(self, key: tuple[Any, ...], project: str, found: list[Series]) -> list[Series]:
+        if self._server != self._database.connections.server:  # who of them has said it?
+            return found
         if len(found) <= MOST_SERIES:  # longer ones would be gigabytes
             self._lists[key] = time.monotonic(), found
         while len(self._lists) > 64:
@@ -161,6 +177,7 @@ class Catalogue:
         Raises:
             ProblemError: the selector is none, or looks at too many.
         """
+        self._forget_others()
         behind = [str(part) for part in after] if after is not None else None
         if match is not None:
             if metrics or sources:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tidemark.query.answers import shown
+from tidemark.query.connections import STARTED
 from tidemark.query.intervals import SECOND_US
 from tidemark.store.agreement import KEPT, kept_as
 from tidemark.store.completeness import Completeness as Found
@@ -95,12 +96,14 @@ class Completeness:
         self._known: OrderedDict[str, tuple[float, asyncio.Future[Known]]] = OrderedDict()
 
     async def look(self) -> None:
-        """Whether the database answers, and with which tiers and horizon it is written.
+        """Whether the database answers, which server that is, and with which tiers and horizon it is written.
 
         Raises:
             UnavailableError, MisconfiguredError: it does not.
         """
-        row = await self._store.database.row(f"SELECT {KEPT}")
+        database = self._store.database
+        row = await database.row(f"SELECT {KEPT}, {STARTED}")
+        database.connections.answered_by(row[1])  # behind a pooler it may be another with the same connection
         kept = kept_as(None if row[0] is None else json.loads(row[0]))
         if kept is not None:
             self._store.tiers_s, self._store.horizon_s = kept.tiers_s, kept.horizon_s
@@ -110,6 +113,8 @@ class Completeness:
         at, found = self._known.get(project, (0.0, None))
         if found is None or time.monotonic() - at > FRESH_S or (found.done() and found.exception() is not None):
             found = asyncio.ensure_future(self._asked(project))
+            # perhaps nobody else looks at it
+            found.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._known[project] = time.monotonic(), found
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)

@@ -130,11 +130,17 @@ class Desk:
         """Nobody waits for it any more."""
         key: Key | None = request.work
         request.work = None
-        running = self.running.get(key) if key is not None else None
-        if running is not None:
+        running = None if key is None else self.running.get(key)
+        if key is not None and running is not None:
             running.wanted -= 1
             if not running.wanted:
+                del self.running[key]  # who asks from now on does not want one that was given up
                 running.task.cancel()
+
+    def _over(self, key: Key, task: asyncio.Task[Written]) -> None:
+        running = self.running.get(key)
+        if running is not None and running.task is task:
+            del self.running[key]
 
     def _begin(self, request: Request, path: Path) -> None:
         grant = self._granted(request.headers.get(b"authorization", b""))
@@ -147,7 +153,7 @@ class Desk:
                 raise ProblemError("too-many-requests", "Too many requests wait for their turn.", retry_s=1)
             task = asyncio.get_running_loop().create_task(self._executed(path, values, grant, as_form))
             running = self.running[key] = _Running(task)
-            task.add_done_callback(lambda _: self.running.pop(key, None))
+            task.add_done_callback(lambda task: self._over(key, task))
         running.wanted += 1
         request.work = key
         running.task.add_done_callback(lambda task: self._done(request, task))
@@ -155,7 +161,11 @@ class Desk:
     async def _executed(self, path: Path, values: dict[str, object], grant: Grant, as_form: str) -> Written:
         try:
             async with asyncio.timeout(self.timeout_s), self.turns:
+                connections = self.service.store.database.connections
+                before = connections.server
                 answer = await path.call(self.service, values, grant, time.time_ns() // 1000)
+                if connections.server != before:  # what one has said does not fit to what the other has
+                    answer = await path.call(self.service, values, grant, time.time_ns() // 1000)
                 if answer.size < _LARGE:
                     return written(answer, as_form)
                 return await asyncio.get_running_loop().run_in_executor(None, written, answer, as_form)
@@ -165,7 +175,7 @@ class Desk:
             ) from None
 
     def _done(self, request: Request, task: asyncio.Task[Written]) -> None:
-        if request.answered:
+        if request.answered or request.work is None:  # or nobody is there any more
             return
         request.work = None
         try:

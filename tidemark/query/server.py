@@ -102,7 +102,6 @@ class Serve:
         gc.freeze()
         gc.set_threshold(GC_OBJECTS, 20, 20)
         self._metrics()
-        await self.database.open()
         await self._look()
         tls = self.tls.context if self.tls else None
         server = await listen(
