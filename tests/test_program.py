@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tidemark.errors import UsageError
+from tidemark.operate.reference import TAKEN_BY
 from tidemark.program import LOOPBACK, reach_loopback_directly
 from tidemark.settings import refuse_unknown
 
@@ -161,6 +162,8 @@ def test_a_variable_that_no_setting_knows_is_refused_with_the_one_that_was_meant
     with pytest.raises(UsageError, match="TIDEMARK_NONSENSE"):
         refuse_unknown({"TIDEMARK_NONSENSE": ""})
     refuse_unknown({"TIDEMARK_TIERS_S": "60", "TIDEMARK_LOG_FORMAT": "json", "TIDEMARK_TOPIC": "t", "OTHER_X": "1"})
+    for settings in TAKEN_BY.values():
+        refuse_unknown({setting.variable: "x" for setting in settings})
 
 
 def test_what_kubernetes_gives_every_pod_is_none_of_ours() -> None:

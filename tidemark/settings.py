@@ -660,7 +660,9 @@ def refuse_unknown(environment: Mapping[str, str] = os.environ) -> None:
         UsageError: it names the first, and the setting that was perhaps meant.
     """
     every = (
-        setting for group in (INGEST, EDGE, VERIFY, MAINTAIN, DELETE, COMPACT, REBUILD, MIGRATE) for setting in group
+        setting
+        for group in (INGEST, EDGE, SERVE, VERIFY, MAINTAIN, DELETE, COMPACT, REBUILD, MIGRATE)
+        for setting in group
     )
     known = {setting.variable for setting in every} | OTHER_VARIABLES.keys()
     services = [name.removesuffix(_HOST_OF_SERVICE) for name in environment if name.endswith(_HOST_OF_SERVICE)]
