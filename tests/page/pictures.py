@@ -1,4 +1,4 @@
-"""Pictures of the page for docs/page.md, made while it is tested: `TIDEMARK_PICTURES=docs/pictures scripts/test tests/page`."""
+"""Pictures of the page for docs/page.md, made while it is tested: `PAGE_PICTURES=docs/pictures scripts/test tests/page`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ MADE_FROM = "made-from"
 
 def picture(page: Page, name: str) -> None:
     """Keep one, where they are wanted."""
-    directory = os.environ.get("TIDEMARK_PICTURES")
+    directory = os.environ.get("PAGE_PICTURES")
     if not directory:
         return
-    page.evaluate("scrollTo(0, 0)")
+    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = false; }); scrollTo(0, 0)")
+    page.wait_for_timeout(300)
     page.screenshot(path=Path(directory) / f"{name}.png", full_page=True)
+    page.evaluate("document.getElementById('as-table').open = true")
     (Path(directory) / MADE_FROM).write_text(digest() + "\n")
 
 

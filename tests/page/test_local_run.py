@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, expect
 
-from tests.page.conftest import of_state
+from tests.page.conftest import Running, of_state
 from tests.waiting import eventually
 from tidemark.local.processes import Process
 from tidemark.local.stack import Stack
+
+MOST_FIRST_S = 30.0
 
 
 @pytest.fixture
@@ -41,6 +44,25 @@ def test_ended_while_it_starts_it_leaves_nothing(state: Path, tmp_path: Path, af
     assert run.wait(120) in (0, 143), (tmp_path / "log").read_text()
     eventually(lambda: not of_state(state))
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.timeout(300)
+def test_a_first_point_is_soon_on_the_page(tmp_path: Path, browser: Browser) -> None:
+    running = Running(tmp_path / "state")
+    try:
+        assert running.curl() == 200
+        page = browser.new_page()
+        page.goto(running.page)
+        expect(page.locator("#summary")).to_contain_text("1 intervals", timeout=60_000)
+        seconds = time.monotonic() - running.began
+        page.close()
+        running.stop()
+    finally:
+        if running.process.poll() is None:
+            running.process.kill()
+        Stack(running.state).down(purge=True)
+    print(f"{seconds:.1f} s from the start to a point on the page")
+    assert seconds <= MOST_FIRST_S
 
 
 @pytest.mark.timeout(300)

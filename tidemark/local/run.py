@@ -261,7 +261,7 @@ def _tell(stack: Stack, programs: Sequence[Program], say: Callable[[str], None])
     token = stack.environment()["TIDEMARK_TOKEN"]
     edge, serve = programs[0], programs[2]
     say("")
-    say(f"The page: {origin(serve.port())}/?project={PROJECT}&range=10+min#write={token}&project={PROJECT}")
+    say(f"The page: {origin(serve.port())}/?project={PROJECT}&range=2+min#write={token}&project={PROJECT}")
     say("A point:")
     say(
         f"  curl -H 'Authorization: Bearer {token}' {origin(edge.port())}/v1/points "

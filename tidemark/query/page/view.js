@@ -1,5 +1,5 @@
 // What is looked at, kept in the address, so that it can be sent to somebody.
-export const RANGES = {"10 min": 600, "1 h": 3600, "6 h": 21600, "24 h": 86400, "7 d": 604800, "28 d": 2419200};
+export const RANGES = {"2 min": 120, "10 min": 600, "1 h": 3600, "6 h": 21600, "24 h": 86400, "7 d": 604800, "28 d": 2419200};
 export const AGGREGATIONS = ["avg", "min", "max", "sum", "count", "first", "last", "stddev", "range", "rate", "increase", "p50", "p90", "p95", "p99"];
 
 export function view() {
