@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from tidemark.http.heads import Heads
@@ -18,12 +19,14 @@ class Bounds:
         body_bytes_per_s: See there.
         head_bytes: Of the request line and all headers.
         idle_s: Between two requests.
+        ended_s: After the end of what a client sends, until its answers: it may be gone, and may be waiting for them.
     """
 
     slow_s: float = 10.0
     body_bytes_per_s: int = 16 << 10
     head_bytes: int = 16 << 10
     idle_s: float = 75.0
+    ended_s: float = math.inf
 
 
 @dataclass

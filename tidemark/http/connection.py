@@ -53,6 +53,7 @@ class Connection(asyncio.BufferedProtocol):
         "_closes",
         "_current",
         "_ended",
+        "_ended_since",
         "_handler",
         "_head_bytes",
         "_headers",
@@ -98,6 +99,7 @@ class Connection(asyncio.BufferedProtocol):
         self._since = time.monotonic()
         """When the head, the body, the pause, the lingering or the closing began."""
         self._idle = self._closes = self._ended = self._held = False
+        self._ended_since = 0.0
         self._lingers = 0
         self._last: bytes | None = None
         """The answer to what was no request, after those to the requests before it."""
@@ -153,7 +155,7 @@ class Connection(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or self._lingers or not transport.can_write_eof():
             return False
-        self._ended = True
+        self._ended, self._ended_since = True, time.monotonic()
         parsed, self._parsed = self._parsed, None
         if parsed is not None and parsed is self._current:
             self._give_up()
@@ -292,6 +294,8 @@ class Connection(asyncio.BufferedProtocol):
             slow = passed > LINGER_S if self._lingers else now - (self._unread_since or now) > bounds.slow_s
             if slow:
                 transport.abort()
+        elif self._ended and now - self._ended_since > bounds.ended_s:
+            transport.abort()
         elif self._idle:
             if passed > bounds.idle_s:
                 self.close()

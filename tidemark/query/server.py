@@ -42,6 +42,8 @@ BACKLOG: Final = 2048
 DRAIN_LOOK_S: Final = 0.02
 GC_OBJECTS: Final = 50_000
 READY_LOOK_S: Final = 2.0
+ENDED_S: Final = 1.0
+"""Who closes a connection cannot be told from who only sends no more; what is asked is answered or given up by then."""
 
 
 class Serve:
@@ -64,7 +66,7 @@ class Serve:
         )
         self.peers = Peers(values.max_connections)
         self._open = Open(self.peers)
-        self._bounds = Bounds(values.client_timeout_s)
+        self._bounds = Bounds(values.client_timeout_s, ended_s=ENDED_S)
         store = Store(self.database, values.tiers_s, values.horizon_s)
         self._completeness = Completeness(store)
         self._trouble = ""
