@@ -156,6 +156,7 @@ def packed(body: bytes, accept_encoding: str) -> tuple[bytes, str]:
     return body, ""
 
 
+@lru_cache(maxsize=4096)
 def shown(us: int | None) -> str | None:
     """A moment in microseconds since 1970 as RFC 3339."""
     if us is None:

@@ -22,6 +22,9 @@ from tidemark.store.fold import MEAN_OF_WIDE, OF_ROLLUPS, base_window, of_points
 from tidemark.wire.message import moment
 
 MOST_POINTS: Final = 5_000_000
+"""That are folded in the database."""
+MOST_TAKEN: Final = 1_000_000
+"""That are taken out of it, each of which needs 110 bytes here."""
 POSTGRES_EPOCH_US: Final = 946_684_800_000_000
 """2000-01-01, from which PostgreSQL counts."""
 REVISION: Final = "revision"
@@ -104,7 +107,7 @@ def folded(
         rows = _rollups(
             tier_s, "unnest($3::integer[]) AS s(series_id)", "$1::timestamptz", "$2::timestamptz", fields, ""
         )
-        rows = _joined(rows, fields, start_of.format("p.window_start"))
+        rows = _joined(rows, fields, start_of.format("p.window_start"), "0")
     else:
         parts = [_rollups(tier_s, f"{_STALE} s", "$1::timestamptz", "$2::timestamptz", fields)]
         for wide_s, each in pairwise(reversed(read)):
@@ -216,17 +219,21 @@ def _of_points(base_s: int, fields: tuple[str, ...], start: str, source: str, fi
         GROUP BY p.series_id, p.start"""
 
 
-def _joined(rows: str, fields: tuple[str, ...], start: str) -> str:
+_COUNTS: Final = {name: f"sum(p.{name}::float8)::bigint" for name in ("count", "late_count")}
+"""A sum of whole numbers is of PostgreSQL's `numeric`, which is slower; doubles are exact for as many points as there may be."""
+
+
+def _joined(rows: str, fields: tuple[str, ...], start: str, points: str = "sum(p.points)::integer") -> str:
     """Rollups, and what is like them, folded into intervals."""
-    expressions = {**OF_ROLLUPS, REVISION: "CASE WHEN sum(p.points) > 0 THEN 0 ELSE max(p.revision) END"}
+    expressions = {**OF_ROLLUPS, **_COUNTS, REVISION: "CASE WHEN sum(p.points) > 0 THEN 0 ELSE max(p.revision) END"}
     chosen = "".join(f", {expressions[name]} AS {name}" for name in fields)
     rows = f"SELECT p.*, {start} AS start FROM ({rows}) p"
     if "m2" in fields:
         rows = f"SELECT p.*, {MEAN_OF_WIDE} AS mean FROM ({rows}) p WINDOW whole AS (PARTITION BY p.series_id, p.start)"
-    return f"SELECT p.series_id, p.start, sum(p.points)::integer AS points{chosen} FROM ({rows}) p GROUP BY p.series_id, p.start"
+    return f"SELECT p.series_id, p.start, {points} AS points{chosen} FROM ({rows}) p GROUP BY p.series_id, p.start"
 
 
-POINTS: Final = f"""
+POINTS: Final = """
     SELECT coalesce(string_agg(int4send(r.series_id), ''), '') AS series_id,
            coalesce(string_agg(timestamptz_send(r.event_time), ''), '') AS event_time,
            coalesce(string_agg(float8send(r.value), ''), '') AS value
@@ -240,9 +247,9 @@ POINTS: Final = f"""
          FROM unnest($3::integer[]) AS s(series_id) CROSS JOIN LATERAL (
              SELECT * FROM points p
              WHERE p.series_id = s.series_id AND p.event_time >= $1::timestamptz AND p.event_time < $2::timestamptz OFFSET 0) p
-         LIMIT {MOST_POINTS + 1})
+         LIMIT $5)
     ) r"""
-"""Points of series by themselves, in no order; with $4 also the last one of each before the range."""
+"""At most $5 points of series by themselves, in no order; with $4 also the last one of each before the range."""
 HOW_MANY: Final = """
     SELECT coalesce(sum(p.count), 0)::bigint FROM unnest($3::integer[]) AS s(series_id) CROSS JOIN LATERAL (
         SELECT p.count FROM rollups p
