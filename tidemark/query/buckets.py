@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from tidemark.query import statement
+from tidemark.query.beside import GIANT, Giants, beside
 from tidemark.query.catalogue import Series
 from tidemark.query.database import Database
 from tidemark.query.fold import (
@@ -108,11 +111,13 @@ class Store:
         database: Asked.
         tiers_s: Of its rollups; kept up to date with what the store says.
         horizon_s: After which windows are settled; the same.
+        giants: Of what is asked of it.
     """
 
     database: Database
     tiers_s: tuple[int, ...]
     horizon_s: float
+    giants: Giants = field(default_factory=Giants)
 
 
 class _Found(NamedTuple):
@@ -137,7 +142,9 @@ async def buckets(store: Store, series: Sequence[Series], axis: Axis, wanted: Wa
             "too-many-intervals", f"That is {asked:,} values, and may be {MOST_INTERVALS:,}: ask for longer intervals."
         )
     numbers = [each.number for each in series]
-    found = await _read(store, numbers, axis, wanted)
+    if asked >= GIANT:
+        await store.giants.enter()
+    found = await _read(store, numbers, axis, wanted, giant=asked >= GIANT)
     base_us = store.tiers_s[0] * SECOND_US
     closed_us = (found.as_of_us - round(store.horizon_s * SECOND_US)) // base_us * base_us
     owing = found.owed.start
@@ -181,16 +188,17 @@ def _lines(
     return lines
 
 
-async def _read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted) -> _Found:
+async def _read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted, *, giant: bool) -> _Found:
     needed = {"count"} | {field for name in wanted.aggregations for field in NEEDS.get(name, ())}
     needed |= {field for name, field in _FIELDS_OF_COLUMNS.items() if name in wanted.columns}
     raw = [name for name in wanted.aggregations if name in FROM_POINTS]
     span = moment(axis.start_us), moment(axis.end_us)
     tier_s = statement.widest(store.tiers_s, axis)
     if raw or tier_s is None:
-        await _refuse_giants(store, numbers, axis)
+        await _refuse_giants(store, numbers, axis, statement.MOST_TAKEN if raw else statement.MOST_POINTS)
     how = statement.intervals(axis)
-    text = statement.folded(
+    text = partial(
+        statement.folded,
         store.tiers_s,
         tier_s,
         tuple(sorted(needed)),
@@ -202,21 +210,31 @@ async def _read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted) ->
     made: dict[str, Floats] = {}
     if raw:
         before = "rate" in raw or "increase" in raw
+        most = statement.MOST_TAKEN if giant else GIANT
         row, points = await store.database.rows_together(
-            (text, arguments), (statement.POINTS, (*span, numbers, before))
+            (text(owing=True), arguments), (statement.POINTS, (*span, numbers, before, most + 1))
         )
         value = statement.doubles(points["value"])
-        if len(value) > statement.MOST_POINTS:
-            raise _too_many_points()
+        if len(value) > most and not giant:
+            await store.giants.enter()
+            return await _read(store, numbers, axis, wanted, giant=True)
+        if len(value) > most:
+            raise too_many_points(most)
         ids, times = statement.integers(points["series_id"]), statement.moments(points["event_time"])
-        made = {name: of_points(name, axis, numbers, ids, times, value) for name in raw}
+        made = await beside(
+            len(value), lambda: {name: of_points(name, axis, numbers, ids, times, value) for name in raw}
+        )
     else:
-        row = await store.database.row(text, *arguments)
+        # of what ended long ago hardly anything is owed
+        old = tier_s is not None and axis.end_us < time.time_ns() // 1000 - (store.horizon_s + tier_s) * SECOND_US
+        row = await store.database.row(text(owing=not old), *arguments)
+        if old and statement.Owed(row["owed"]).owes():
+            row = await store.database.row(text(owing=True), *arguments)
     columns = {
         name: statement.longs(row[name]) if name in statement.WHOLE else statement.doubles(row[name]) for name in needed
     }
     if row["points"] > statement.MOST_POINTS:
-        raise _too_many_points()
+        raise too_many_points(statement.MOST_POINTS)
     ids, starts = statement.integers(row["series_id"]), statement.moments(row["start"])
     fields = scattered(axis, numbers, ids, starts, columns)
     if CORRECTED in wanted.columns:
@@ -228,7 +246,7 @@ async def _read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted) ->
     return _Found(fields, made, statement.Owed(row["owed"]), microseconds(row["as_of"]), cut_us, tier_s)
 
 
-async def _refuse_giants(store: Store, numbers: list[int], axis: Axis) -> None:
+async def _refuse_giants(store: Store, numbers: list[int], axis: Axis, most: int) -> None:
     """Where it may be a great many points, count them by rollups first, so that they are not read in vain."""
     seconds = (axis.end_us - axis.start_us) // SECOND_US
     if seconds * len(numbers) < _NOT_COUNTED_S:
@@ -237,13 +255,14 @@ async def _refuse_giants(store: Store, numbers: list[int], axis: Axis) -> None:
     for tier_s in reversed(store.tiers_s):
         if seconds >= 2 * tier_s:
             row = await store.database.row(statement.HOW_MANY, *span, numbers, tier_s)
-            if row[0] > statement.MOST_POINTS:
-                raise _too_many_points()
+            if row[0] > most:
+                raise too_many_points(most)
             return
 
 
-def _too_many_points() -> ProblemError:
+def too_many_points(most: int) -> ProblemError:
+    """More than may be read."""
     return ProblemError(
         "too-many-points",
-        f"That reads more than {statement.MOST_POINTS:,} points: ask for less of it, or for intervals and aggregations that rollups give.",
+        f"That reads more than {most:,} points: ask for less of it, or for intervals and aggregations that rollups give.",
     )

@@ -11,12 +11,14 @@ import numpy.typing as npt
 
 from tidemark.query import statement
 from tidemark.query.answers import shown
+from tidemark.query.beside import beside
 from tidemark.query.catalogue import Series
 from tidemark.query.database import Database
 from tidemark.query.problems import ProblemError, bad
 from tidemark.wire.message import microseconds, moment
 
 Row = dict[str, Any]
+_MOST_CHOSEN: Final = 100_000
 _PAGE: Final = """
     SELECT series_id, event_time, value, publish_time, attributes::text FROM points
     WHERE series_id = $1 AND event_time >= $2 AND event_time < $3
@@ -114,21 +116,35 @@ async def _downsampled(
     database: Database, series: Sequence[Series], start_us: int, end_us: int, how: str, most: int
 ) -> list[Row]:
     span = moment(start_us), moment(end_us)
-    found = await database.row(statement.POINTS, *span, [each.number for each in series], False)
+    found = await database.row(
+        statement.POINTS, *span, [each.number for each in series], False, statement.MOST_TAKEN + 1
+    )
     number, time = statement.integers(found["series_id"]), statement.moments(found["event_time"])
     value = statement.doubles(found["value"])
-    if len(value) > statement.MOST_POINTS:
+    if len(value) > statement.MOST_TAKEN:
         raise ProblemError(
-            "too-many-points", f"That reads more than {statement.MOST_POINTS:,} points: ask for less of it."
+            "too-many-points", f"That reads more than {statement.MOST_TAKEN:,} points: ask for less of it."
         )
-    order = np.lexsort((time, number))
-    number, time, value = number[order], time[order], value[order]
+
+    def choose() -> list[npt.NDArray[np.int64]]:
+        order = np.lexsort((time, number))
+        ends = np.searchsorted(number[order], [(each.number, each.number + 1) for each in series])
+        return [
+            time[places][(m4 if how == "m4" else lttb)(time[places], value[places], start_us, end_us, most)]
+            for places in (order[begin:end] for begin, end in ends)
+        ]
+
+    chosen = await beside(len(value), choose)
+    total = sum(map(len, chosen))
+    if total > _MOST_CHOSEN:
+        raise ProblemError(
+            "answer-too-large",
+            f"That would be {total:,} points, and may be {_MOST_CHOSEN:,}: ask for fewer series, or fewer `points`.",
+        )
     rows: list[Row] = []
-    for each in series:
-        begin, end = np.searchsorted(number, [each.number, each.number + 1])
-        chosen = (m4 if how == "m4" else lttb)(time[begin:end], value[begin:end], start_us, end_us, most)
-        times = [moment(int(at)) for at in time[begin:end][chosen]]
-        rows += [_row(each, *row) for row in await database.rows(_CHOSEN, each.number, times)]
+    for each, times in zip(series, chosen, strict=True):
+        moments = [moment(at) for at in times.tolist()]
+        rows += [_row(each, *row) for row in await database.rows(_CHOSEN, each.number, moments)]
     return rows
 
 
