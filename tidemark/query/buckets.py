@@ -136,7 +136,7 @@ async def buckets(store: Store, series: Sequence[Series], axis: Axis, wanted: Wa
         ProblemError: it is more than may be asked.
         UnavailableError, MisconfiguredError: the database could not be asked.
     """
-    asked = len(series) * len(axis) * len(wanted.aggregations)
+    asked = len(series) * len(axis) * len({*wanted.aggregations, *wanted.columns})
     if asked > MOST_INTERVALS:
         raise ProblemError(
             "too-many-intervals", f"That is {asked:,} values, and may be {MOST_INTERVALS:,}: ask for longer intervals."
@@ -145,6 +145,11 @@ async def buckets(store: Store, series: Sequence[Series], axis: Axis, wanted: Wa
     if asked >= GIANT:
         await store.giants.enter()
     found = await _read(store, numbers, axis, wanted, giant=asked >= GIANT)
+    return await beside(asked, lambda: _told(store, series, axis, wanted, found))
+
+
+def _told(store: Store, series: Sequence[Series], axis: Axis, wanted: Wanted, found: _Found) -> Buckets:
+    numbers = [each.number for each in series]
     base_us = store.tiers_s[0] * SECOND_US
     closed_us = (found.as_of_us - round(store.horizon_s * SECOND_US)) // base_us * base_us
     owing = found.owed.start
