@@ -22,6 +22,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "compact": "tidemark.operate.compact",
     "sources": "tidemark.operate.sources",
     "status": "tidemark.operate.status",
+    "advise": "tidemark.operate.advise",
     "settings": "tidemark.operate.settings",
     "edge": "tidemark.edge.commands",
     "serve": "tidemark.query.commands",

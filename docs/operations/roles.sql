@@ -4,7 +4,7 @@
 --   tidemark_owner     owns the tables: `tidemark migrate`, `tidemark maintain`
 --   tidemark_writer    the pipeline
 --   tidemark_operator  `tidemark rebuild`, `tidemark delete`
---   tidemark_reader    `tidemark verify`, `tidemark sources`, `tidemark status`, dashboards
+--   tidemark_reader    `tidemark verify`, `tidemark sources`, `tidemark status`, `tidemark advise`, dashboards
 
 CREATE ROLE tidemark_owner LOGIN PASSWORD :'owner_password';
 CREATE ROLE tidemark_writer LOGIN PASSWORD :'writer_password';

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.store.arrivals import Arrival, arrivals, play
-from tidemark.store.advice import advice_of
+from tidemark.store.advice import Question, advice_of
 from tidemark.store.connection import make_engine, transaction
 
 HOUR_S = 3600
@@ -121,6 +121,16 @@ def test_a_sample_says_that_it_is_one_and_is_the_same_again(pool: Engine, monkey
         if step.horizon_s in by_horizon:
             assert by_horizon[step.horizon_s].complete == pytest.approx(step.complete, abs=0.03)
             assert by_horizon[step.horizon_s].corrections_a_day == pytest.approx(step.corrections_a_day, rel=0.3)
+
+
+@pytest.mark.parametrize("cell_s", [600, 3600, 86_400])
+def test_cells_are_all_of_it(pool: Engine, monkeypatch: pytest.MonkeyPatch, cell_s: int) -> None:
+    run_with(pool)
+    store(pool, "p", arrivals(5, 30, BEGAN_S, 2 * HOUR_S, 15))
+    whole = told(pool)
+    monkeypatch.setattr(Question, "cell_s", cell_s)
+    cut = told(pool)
+    assert (cut.sampled, cut.steps) == (1, whole.steps)
 
 
 def test_one_series_that_is_more_than_the_sample_may_have_is_cut_at_a_window(

@@ -13,6 +13,7 @@ import tidemark.edge.reference as edge
 import tidemark.query.reference as query
 from tidemark.metrics import METRICS, NAMESPACE, Kind
 from tidemark.settings import (
+    ADVISE,
     AGREED,
     COMPACT,
     DELETE,
@@ -46,6 +47,7 @@ TAKEN_BY: Final[dict[str, tuple[Setting, ...]]] = {
     "maintain": MAINTAIN,
     "sources": SOURCES,
     "status": STATUS,
+    "advise": ADVISE,
     "settings": (*STORE, *AGREED),
     "compact": COMPACT,
 }

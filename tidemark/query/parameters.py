@@ -11,6 +11,8 @@ from urllib.parse import parse_qsl
 
 from tidemark.query.fold import AGGREGATIONS
 from tidemark.query.problems import ProblemError, bad
+from tidemark.settings import DAY_S
+from tidemark.store.advice import MOST_DAYS
 
 MOST_FIELDS: Final = 2_000
 MOST_SERIES: Final = 1_000
@@ -70,6 +72,13 @@ def whole(low: int, high: int) -> tuple[Callable[[str], int], dict[str, Any], st
         return int(text)
 
     return parse, {"type": "integer", "minimum": low, "maximum": high}, f"a whole number from {low:,} to {high:,}"
+
+
+def _of_a_day(text: str) -> int:
+    seconds = whole(1, DAY_S)[0](text)
+    if DAY_S % seconds:
+        raise ValueError
+    return seconds
 
 
 def one_of(*choices: str) -> tuple[Callable[[str], str], dict[str, Any], str]:
@@ -233,6 +242,17 @@ CORRECTIONS: Final = (
     LIMIT,
 )
 ONLY_PROJECT: Final = (PROJECT,)
+ADVICE: Final = (
+    PROJECT,
+    _made("days", "How many days back to look.", whole(1, MOST_DAYS), "7"),
+    Parameter(
+        "window-sec",
+        "Ask of windows of so many seconds, which divide a day, and not of those of the smallest tier.",
+        {"type": "integer", "minimum": 1, "maximum": DAY_S},
+        _of_a_day,
+        needs="whole seconds that divide a day",
+    ),
+)
 
 
 def parsed(parameters: Sequence[Parameter], query: bytes) -> dict[str, Any]:

@@ -68,6 +68,12 @@ PATHS: Final = {
             Service.complete,
         ),
         Path(
+            "/v1/advice",
+            "What another horizon would do: how much is complete when it is first settled, and what is corrected later.",
+            parameters.ADVICE,
+            Service.advice,
+        ),
+        Path(
             "/v1/corrections",
             "Settled values that were replaced since: was and is.",
             parameters.CORRECTIONS,

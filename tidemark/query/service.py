@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from tidemark.edge.tokens import Grant
+from tidemark.query.advice import STEP, advised
 from tidemark.query.answers import Answer, encoded, shown
 from tidemark.query.buckets import Buckets, Line, Store, Wanted, buckets
 from tidemark.query.catalogue import Catalogue
@@ -174,6 +175,12 @@ class Service:
         known = await self.completeness.of(project)
         told = {"project": project, **known.told(None), **known.more()}
         return _table(told, [told], tuple(name for name, value in told.items() if not isinstance(value, list)))
+
+    async def advice(self, values: Values, grant: Grant, _now_us: int) -> Answer:
+        """`/v1/advice`."""
+        project, only = _allowed(values, grant)
+        told = await advised(self.store.database, project, only, values["window-sec"], values["days"])
+        return _table(told, told["horizons"], STEP)
 
     async def corrections(self, values: Values, grant: Grant, now_us: int) -> Answer:
         """`/v1/corrections`."""

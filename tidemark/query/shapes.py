@@ -74,6 +74,13 @@ _SOURCE: Final = _object(
         "histogram": {"type": "object", "additionalProperties": _WHOLE},
     }
 )
+_STEP: Final = {
+    "horizon-s": _NUMBER,
+    "complete": {**_NUMBER, "minimum": 0, "maximum": 1},
+    "corrections-a-day": _NUMBER,
+    "delay-s": _NUMBER,
+}
+_RUNNING: Final = {"window-sec": _WHOLE, "debounce-s": _NUMBER, "horizon-s": _NUMBER}
 SHAPES: Final = {
     "/v1/query": _object(
         {
@@ -147,6 +154,23 @@ SHAPES: Final = {
             "horizon-s": _NUMBER,
             "oldest-due-s": _NUMBER,
             "corrections-of-the-last-hour": _WHOLE,
+        },
+    ),
+    "/v1/advice": _object(
+        {
+            "project": _TEXT,
+            "windows": _WHOLE,
+            "running": _or_null(_object(_RUNNING, _STEP)),
+            "targets": _list(_object({"target": _NUMBER, **_STEP})),
+            "horizons": _list(_object(_STEP)),
+        },
+        {
+            "as-of": _TIME,
+            **dict.fromkeys(("from", "until"), _or_null(_TIME)),
+            **dict.fromkeys(("window-sec", "points", "series"), _WHOLE),
+            "sampled": _NUMBER,
+            "settling-s": _or_null(_NUMBER),
+            "points-removed-before": _TIME,
         },
     ),
     "/v1/corrections": _object(

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import gcd
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Engine
@@ -29,14 +30,17 @@ from tidemark.settings import DAY_S
 from tidemark.store.agreement import KEPT, Agreement, kept_as
 from tidemark.store.completeness import pyformat
 from tidemark.store.connection import transaction
-from tidemark.store.horizons import ASKED, advice_sql
+from tidemark.store.horizons import ASKED, advice_sql, chosen
 from tidemark.wire.summary import MICROSECONDS
 
-MOST_POINTS: Final = 300_000
-MOST_CELLS: Final = 200_000
-"""Each is looked for, though it may have no points."""
+MOST_POINTS: Final = 200_000
+MOST_CELLS: Final = 100_000
+MOST_SERIES: Final = 50_000
+"""Each is looked at, though it may have no points."""
 MOST_DAYS: Final = 366
-CELLS_S: Final = (3_600, 21_600, DAY_S)
+CELLS_S: Final = (600, 3_600, 21_600, DAY_S)
+FEW: Final = 8
+"""Points of a cell, below which it is hardly worth a look: then cells are longer, and fewer."""
 WORK_MEM: Final = "64MB"
 SET_WORK_MEM: Final = f"SELECT set_config('work_mem', '{WORK_MEM}', true)"
 _NEWEST: Final = 10_000
@@ -44,26 +48,39 @@ _NEWEST: Final = 10_000
 
 
 def ground_sql(place: Callable[[int], str]) -> str:
-    """The statement whose only row `ground` reads: what runs, and how many series there are.
+    """The statement whose only row `ground` reads: what runs, and how much there is.
 
-    Its parameters: the project; names of its sources, or null for all of them.
+    Its parameters: the project; names of its sources, or null for all of them; how many days back; how many points and how
+    many series are counted at most.
 
     Args:
         place: How the n-th parameter is written, from 1 on: `pyformat` or `numbered` of `tidemark.store.completeness`.
     """
     us = "(extract(epoch FROM {0}) * {1:d})::bigint".format
     return f"""
+        WITH a AS MATERIALIZED (
+            SELECT CAST({place(1)} AS text) AS project, CAST({place(2)} AS text[]) AS sources,
+                   now() - CAST({place(3)} AS integer) * interval '1 day' AS start,
+                   CAST({place(4)} AS integer) AS points, CAST({place(5)} AS bigint) AS series
+        ), s AS MATERIALIZED (SELECT s.* FROM a CROSS JOIN LATERAL ({chosen("a.series")}) s)
         SELECT {KEPT}::text, {us("now()", MICROSECONDS)},
                (SELECT {us("nullif(removed_before, '-infinity')", MICROSECONDS)} FROM retention),
-               (SELECT count(*) FROM series CROSS JOIN (
-                    SELECT CAST({place(1)} AS text) AS project, CAST({place(2)} AS text[]) AS sources
-                ) a WHERE {ASKED}),
+               (SELECT count(*) FROM series CROSS JOIN a WHERE {ASKED}), n.points, n.series,
                (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY date_part('epoch', r.settled_at - r.due)) FROM (
                     SELECT r.*, r.window_start + (k.base_s + k.horizon_s) * interval '1 second' AS due
                     FROM (SELECT tiers_s[1] AS base_s, horizon_s FROM settings LIMIT 1) k CROSS JOIN LATERAL (
                         SELECT * FROM rollups WHERE tier_s = k.base_s ORDER BY window_start DESC LIMIT {_NEWEST:d}
                     ) r
-                ) r WHERE r.final AND r.settled_at >= r.due AND r.last_publish_time <= r.due)"""
+                ) r WHERE r.final AND r.settled_at >= r.due AND r.last_publish_time <= r.due)
+        FROM (
+            SELECT count(*) AS points, CASE WHEN count(*) < (SELECT points FROM a) THEN (SELECT count(*) FROM s)
+                                            ELSE max(place) + 1 END AS series
+            FROM (
+                SELECT s.place FROM s CROSS JOIN LATERAL (
+                    SELECT FROM points q WHERE q.series_id = s.series_id AND q.event_time >= (SELECT start FROM a) OFFSET 0
+                ) p LIMIT (SELECT points FROM a)
+            ) p
+        ) n"""
 
 
 class Ground(NamedTuple):
@@ -74,6 +91,7 @@ class Ground(NamedTuple):
         now: The database's clock.
         removed_before: Points before it may be gone; None: none are.
         series: How many the project has.
+        points, of_series: How many points were counted, and of how many series.
         settling_s: From when the newest windows were due until they were settled, half of them; None: not known.
     """
 
@@ -81,6 +99,8 @@ class Ground(NamedTuple):
     now: int
     removed_before: int | None
     series: int
+    points: int
+    of_series: int
     settling_s: float | None
 
 
@@ -88,6 +108,17 @@ def ground(row: Sequence[Any]) -> Ground | None:
     """What the row of `ground_sql` means; None: no program has written to this store yet."""
     settings = kept_as(None if row[0] is None else json.loads(row[0]))
     return None if settings is None else Ground(settings, *row[1:])
+
+
+def counting(project: str, sources: Sequence[str] | None, days: int, effort: float) -> tuple[Any, ...]:
+    """The parameters of `ground_sql`; as of `Question`."""
+    return (
+        project,
+        None if sources is None else list(sources),
+        days,
+        int(MOST_POINTS * effort),
+        int(MOST_SERIES * effort),
+    )
 
 
 @dataclass(frozen=True)
@@ -100,7 +131,7 @@ class Question:
         sources: Only these of it; None: all.
         window_s: Length of a window of the base tier in seconds, which divides a day; None: that which runs.
         days: So many, up to now.
-        effort: Share of `MOST_POINTS` and `MOST_CELLS`.
+        effort: Share of `MOST_POINTS`, `MOST_CELLS` and `MOST_SERIES`.
     """
 
     ground: Ground
@@ -129,19 +160,34 @@ class Question:
         start, until = self.span
         return self.ground.series * (until - start) / MICROSECONDS
 
+    @property
+    def cell_s(self) -> int:
+        """Length of a cell in seconds.
+
+        All of a series, where there are no more points than may be read; else the shortest that has a few.
+        """
+        ground = self.ground
+        if ground.points < int(MOST_POINTS * self.effort) and ground.of_series == ground.series:
+            return self.span[1] // MICROSECONDS + 1
+        a_second = ground.points / max(1, ground.of_series) / max(1, self.days * DAY_S)
+        return next(
+            (one for one in CELLS_S if one % self.width_s == 0 and one * a_second >= FEW),
+            DAY_S,
+        )
+
     def arguments(self) -> tuple[Any, ...]:
-        """The parameters of `advice_sql`: the shortest cells of which there are not too many."""
+        """The parameters of `advice_sql`."""
         start, until = self.span
-        most = int(MOST_CELLS * self.effort)
-        for cell_s in (one for one in CELLS_S if one % self.width_s == 0):
-            cell = cell_s * MICROSECONDS
-            cells = max(1, -(-until // cell) - start // cell)
-            if cells * self.ground.series <= most:
-                break
-        settings, points = self.ground.settings, int(MOST_POINTS * self.effort)
+        cell = self.cell_s * MICROSECONDS
+        first = start // cell
+        cells = max(1, -(-until // cell) - first)
+        step = next(one for one in range(max(1, round(0.618 * cells)), 2 * cells + 1) if gcd(one, cells) == 1)
+        series = max(1, min(self.ground.series, int(MOST_SERIES * self.effort)))
+        rounds = min(cells, -(-int(MOST_CELLS * self.effort) // series))
         sources = None if self.sources is None else list(self.sources)
-        policy = self.width_s, settings.horizon_s, settings.debounce_s, cell_s
-        return (self.project, sources, *policy, max(1, most // cells), points, start, until, self.ground.now)
+        policy = self.width_s, self.ground.settings.horizon_s, self.ground.settings.debounce_s
+        order = self.cell_s, first, cells, step, rounds, series, int(MOST_POINTS * self.effort)
+        return (self.project, sources, *policy, *order, start, until, self.ground.now)
 
 
 class Step(NamedTuple):
@@ -220,7 +266,7 @@ def advice_of(
         UnavailableError, MisconfiguredError: the database could not be asked.
     """
     with transaction(pool) as connection:
-        found = ground(connection.exec_driver_sql(ground_sql(pyformat), (project, None)).one())
+        found = ground(connection.exec_driver_sql(ground_sql(pyformat), counting(project, None, days, effort)).one())
         if found is None:
             return None
         question = Question(found, project, None, window_s, days, effort)

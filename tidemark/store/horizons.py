@@ -13,20 +13,32 @@ YOUNG: Final = 10
 """Windows of the last tenth of the time that is looked at are left out: late points of theirs may yet come."""
 ASKED: Final = "series.project = a.project AND (a.sources IS NULL OR series.source = ANY(a.sources))"
 """The SQL that is true of a series that is asked for, beside the row a of what is asked."""
+
+
+def chosen(most: str) -> str:
+    """The SQL of so many of the series that are asked for at most, each with its hash and its place in the order of that."""
+    return f"""
+        SELECT series_id, hash, row_number() OVER (ORDER BY hash, series_id) - 1 AS place FROM (
+            SELECT series_id, ('x' || left(md5(series_id::text), 8))::bit(32)::bigint AS hash FROM series WHERE {ASKED}
+            ORDER BY hash, series_id LIMIT {most}
+        ) s ORDER BY place"""
+
+
 _DEBOUNCE: Final = "(SELECT debounce_s FROM asked)"
 
 
 def advice_sql(place: Callable[[int], str]) -> str:
     """The statement whose only row `tidemark.store.advice.advice` reads.
 
-    It reads cells, each an hour or more of a series, in the order of a hash, the newest points first, until there are points
-    enough: so windows are whole, but for the last, which is left out then. Of each series in a window it has the lateness of
+    It reads cells, each some minutes or more of a series, the newest points first, until there are points enough: so windows
+    are whole, but for the last, which is left out then. Round by round each series has another of its cells, the first one
+    and the order by a hash, each next one `step` further. Of each series in a window it has the lateness of
     its first and its last point, and of all that came after the window's end; then of each horizon how many are complete,
     and by which stretches of horizons (from `low` on, below `high`) how often they are corrected.
 
-    Its parameters: the project; names of its sources, or null for all of them; the length of a window, which divides that of
-    a cell; horizon, debounce and the length of a cell, all in seconds; most series, most points; from which event time until
-    which, and the clock, in microseconds since 1970.
+    Its parameters: the project; names of its sources, or null for all of them; the length of a window, the horizon, the
+    debounce and the length of a cell, in seconds; which cell since 1970 is the first, how many there are, the step, how many
+    rounds; most series, most points; from which event time until which, and the clock, in microseconds since 1970.
 
     Args:
         place: How the n-th parameter is written, from 1 on: `pyformat` or `numbered` of `tidemark.store.completeness`.
@@ -34,21 +46,24 @@ def advice_sql(place: Callable[[int], str]) -> str:
     bin_ = "date_bin({0}, {1}, to_timestamp(0))".format
     return f"""
         WITH asked AS MATERIALIZED (
-            SELECT a.*, {_s("a.width_s")} AS width, {_s("a.cell_s")} AS cell
+            SELECT a.*, {_s("a.width_s")} AS width
             FROM (
                 SELECT CAST({place(1)} AS text) AS project, CAST({place(2)} AS text[]) AS sources,
                        CAST({place(3)} AS integer) AS width_s, CAST({place(4)} AS float8) AS horizon_s,
-                       CAST({place(5)} AS float8) AS debounce_s, CAST({place(6)} AS integer) AS cell_s,
-                       CAST({place(7)} AS integer) AS series, CAST({place(8)} AS integer) AS points,
-                       {_time(place(9))} AS start, {_time(place(10))} AS until, {_time(place(11))} AS now
+                       CAST({place(5)} AS float8) AS debounce_s, CAST({place(6)} AS bigint) AS cell_s,
+                       CAST({place(7)} AS bigint) AS first_cell, CAST({place(8)} AS bigint) AS cells,
+                       CAST({place(9)} AS bigint) AS step, CAST({place(10)} AS bigint) AS rounds,
+                       CAST({place(11)} AS bigint) AS series, CAST({place(12)} AS integer) AS points,
+                       {_time(place(13))} AS start, {_time(place(14))} AS until, {_time(place(15))} AS now
             ) a
         ), cells AS MATERIALIZED (
-            SELECT row_number() OVER (ORDER BY md5(s.series_id || ' ' || date_part('epoch', c.start))::uuid) AS place, s.series_id,
-                   greatest(c.start, a.start) AS start, least(c.start + a.cell, a.until) AS until
-            FROM asked a
-            CROSS JOIN LATERAL (SELECT series_id FROM series WHERE {ASKED} ORDER BY md5(series_id::text)::uuid LIMIT a.series) s
-            CROSS JOIN LATERAL generate_series({bin_("a.cell", "a.start")}, a.until - interval '1 microsecond', a.cell) AS c(start)
-            ORDER BY place
+            SELECT c.place, c.series_id, greatest(c.start, a.start) AS start, least(c.start + {_s("a.cell_s")}, a.until) AS until
+            FROM asked a CROSS JOIN LATERAL (
+                SELECT s.series_id, round * a.series + s.place AS place, to_timestamp(
+                    (a.first_cell + mod(mod(s.hash + round * a.step - a.first_cell, a.cells) + a.cells, a.cells)) * a.cell_s
+                ) AS start
+                FROM ({chosen("a.series")}) s CROSS JOIN generate_series(0, a.rounds - 1) AS round
+            ) c ORDER BY c.place
         ), found AS MATERIALIZED (
             SELECT c.place, c.series_id, {bin_("(SELECT width FROM asked)", "p.event_time")} AS start, p.publish_time
             FROM cells c CROSS JOIN LATERAL (

@@ -28,6 +28,15 @@ ORDER BY project COLLATE "C", source COLLATE "C", metric COLLATE "C"
 ON CONFLICT DO NOTHING"""
 _NAME: Final = "SELECT series_id, project, source, metric FROM series WHERE series_id = ANY(CAST(%s AS integer[]))"
 
+PROJECTS: Final = """
+WITH RECURSIVE p AS (
+    SELECT min(project) AS project FROM series
+    UNION ALL
+    SELECT (SELECT min(project) FROM series WHERE project > p.project) FROM p WHERE p.project IS NOT NULL
+)
+SELECT project FROM p WHERE project IS NOT NULL LIMIT 10000"""
+"""Names of projects, by a look into the key for each."""
+
 
 class SeriesCache:
     """Numbers of series, by name and back, kept after the commit that created them; safe between threads.
