@@ -15,8 +15,10 @@ class Bounds:
 
     Attributes:
         slow_s: From the connection, or the first byte of a further request, to the end of its head; from there to the end of
-            its body, which has a second more for each `body_bytes_per_s`; and for leaving answers unread.
+            its body, which has a second more for each `body_bytes_per_s`; and for leaving answers unread, of which it takes
+            less than `taken_bytes`.
         body_bytes_per_s: See there.
+        taken_bytes: See there.
         head_bytes: Of the request line and all headers.
         idle_s: Between two requests.
         ended_s: After the end of what a client sends, until its answers: it may be gone, and may be waiting for them.
@@ -24,6 +26,7 @@ class Bounds:
 
     slow_s: float = 10.0
     body_bytes_per_s: int = 16 << 10
+    taken_bytes: int = 256 << 10
     head_bytes: int = 16 << 10
     idle_s: float = 75.0
     ended_s: float = math.inf

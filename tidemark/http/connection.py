@@ -23,6 +23,8 @@ from tidemark.http.bounds import Bounds, Open
 from tidemark.http.request import NO_CONTENT, STATUS_LINES, Handler, Headers, Request
 from tidemark.logs import log
 
+LARGE_BYTES: Final = 64 << 10
+"""Of an answer's body."""
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 16 << 20
 STEP_BYTES: Final = 4 << 10
@@ -68,10 +70,13 @@ class Connection(asyncio.BufferedProtocol):
         "_raw_bytes",
         "_rest",
         "_since",
+        "_taken_at",
         "_transport",
         "_unparsed",
+        "_unread_bytes",
         "_unread_since",
         "_url",
+        "unread",
     )
 
     def __init__(self, handler: Handler, bounds: Bounds, among: Open) -> None:
@@ -97,18 +102,21 @@ class Connection(asyncio.BufferedProtocol):
         self._in_head, self._began = True, False
         self._head_bytes = self._raw_bytes = self._body_bytes = self._all_body_bytes = self._rest = 0
         self._since = time.monotonic()
-        """When the head, the body, the pause, the lingering or the closing began."""
+        """When the head, the body, the pause or the lingering began."""
         self._idle = self._closes = self._ended = self._held = False
         self._ended_since = 0.0
         self._lingers = 0
         self._last: bytes | None = None
         """The answer to what was no request, after those to the requests before it."""
         self._unread_since: float | None = None
+        self._unread_bytes, self._taken_at = 0, 0.0
+        self.unread: bytes | None = None
+        """The body of a large answer that the kernel has not taken all of."""
 
     @property
     def at_work(self) -> bool:
-        """A request is not answered."""
-        return self._current is not None
+        """A request is not answered, or a large answer not taken."""
+        return self._current is not None or self.unread is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Bound how many there are."""
@@ -126,7 +134,7 @@ class Connection(asyncio.BufferedProtocol):
         """Tell whoever works on its requests."""
         self._among.peers.all.discard(self)
         self._give_up()
-        self._parser = None
+        self._parser = self.unread = None
 
     def get_buffer(self, _size: int) -> memoryview:
         """All read into the same one: what is read is taken out before the next read."""
@@ -166,11 +174,12 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """The client does not read its answers: take no more requests of it."""
         self._unread_since = time.monotonic()
+        self._note_unread()
         self._hold()
 
     def resume_writing(self) -> None:
         """It does again."""
-        self._unread_since = None
+        self._unread_since = self.unread = None
         asyncio.get_running_loop().call_soon(self._next)
 
     # of the parser
@@ -264,9 +273,13 @@ class Connection(asyncio.BufferedProtocol):
         if status != NO_CONTENT:
             parts.append(b"content-length: %d\r\n" % len(body))
         parts.append(b"\r\n" if keep else b"connection: close\r\n\r\n")
-        if request.method != "HEAD":
-            parts.append(body)
-        transport.write(b"".join(parts))
+        if request.method == "HEAD":
+            body = b""
+        if len(body) < LARGE_BYTES:
+            transport.write(b"".join((*parts, body)))
+        else:  # which others may be answered with as well: it is not copied
+            transport.writelines((b"".join(parts), body))
+            self.unread = body if self._unread_since is not None else None
         self._current = None
         if keep:
             self._go_on()
@@ -287,12 +300,11 @@ class Connection(asyncio.BufferedProtocol):
         if transport is None:
             return
         passed = now - self._since
-        if transport.is_closing():
-            if passed > bounds.slow_s:
-                transport.abort()
-        elif self._lingers or self._unread_since is not None:
-            slow = passed > LINGER_S if self._lingers else now - (self._unread_since or now) > bounds.slow_s
-            if slow:
+        if transport.is_closing() or self._unread_since is not None:
+            self._hold_to_reading(transport, now)
+            self._since = now  # of lingering, which begins once all is read
+        elif self._lingers:
+            if passed > LINGER_S:
                 transport.abort()
         elif self._ended and now - self._ended_since > bounds.ended_s:
             transport.abort()
@@ -301,6 +313,17 @@ class Connection(asyncio.BufferedProtocol):
                 self.close()
         else:
             self._hold_to_deadline(passed)
+
+    def _hold_to_reading(self, transport: asyncio.Transport, now: float) -> None:
+        if transport.get_write_buffer_size() <= self._unread_bytes - self._bounds.taken_bytes:
+            self._note_unread()
+        elif now - self._taken_at > self._bounds.slow_s:
+            transport.abort()
+
+    def _note_unread(self) -> None:
+        """From now on again so much has to be taken in time."""
+        if self._transport is not None:
+            self._taken_at, self._unread_bytes = time.monotonic(), self._transport.get_write_buffer_size()
 
     def _hold_to_deadline(self, passed: float) -> None:
         current, bounds = self._current, self._bounds
@@ -314,7 +337,7 @@ class Connection(asyncio.BufferedProtocol):
         """Close it, once what was answered is written."""
         if self._transport is not None and not self._transport.is_closing():
             self._ahead.clear()
-            self._since = time.monotonic()
+            self._note_unread()
             self._transport.close()
 
     def _done(self) -> bool:
@@ -448,7 +471,7 @@ class Connection(asyncio.BufferedProtocol):
         """What had to wait."""
         if self._lingers or self._transport is None or self._transport.is_closing():
             return
-        if self._current is None and self._ahead:
+        if self._current is None and self._ahead and self._unread_since is None:
             self._start(self._ahead.pop(0))
         if self._busy() or self._done():
             return

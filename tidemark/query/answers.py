@@ -53,13 +53,15 @@ class Written(NamedTuple):
 
     Attributes:
         media_type: With its charset.
-        body: Not packed.
+        body: As it is sent.
         tag: Of the data.
+        encoding: Of the body; empty: none.
     """
 
     media_type: str
     body: bytes
     tag: str
+    encoding: str = ""
 
 
 @lru_cache(maxsize=64)
@@ -143,17 +145,19 @@ def accepts(accept_encoding: str, name: str) -> bool:
     return bool(part) and not re.search(r";\s*q=0(?:\.0*)?\s*$", part)
 
 
-def packed(body: bytes, accept_encoding: str) -> tuple[bytes, str]:
-    """The body as it is sent, and its encoding; empty: as it is."""
-    if len(body) < _PACKED_FROM:
-        return body, ""
-    for name in ("zstd", "gzip"):
-        if accepts(accept_encoding, name):
-            made = (
-                zstandard.ZstdCompressor(level=1).compress(body) if name == "zstd" else gzip.compress(body, 1, mtime=0)
-            )
-            return made, name
-    return body, ""
+@lru_cache(maxsize=64)
+def encoding(accept_encoding: str) -> str:
+    """In which of those there are a client takes answers; empty: in none."""
+    return next((name for name in ("zstd", "gzip") if accepts(accept_encoding, name)), "")
+
+
+def packed(answer: Written, by: str) -> Written:
+    """An answer as it is sent, by an encoding where it is long enough for one."""
+    if not by or len(answer.body) < _PACKED_FROM:
+        return answer
+    body = answer.body
+    made = zstandard.ZstdCompressor(level=1).compress(body) if by == "zstd" else gzip.compress(body, 1, mtime=0)
+    return answer._replace(body=made, encoding=by)
 
 
 @lru_cache(maxsize=4096)

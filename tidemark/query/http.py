@@ -15,7 +15,8 @@ from tidemark.edge.tokens import Grant, Tokens, bearer
 from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.http.request import Headers, Request
 from tidemark.logs import log
-from tidemark.query.answers import Written, accepts, form, packed, written
+from tidemark.query.answers import Written, accepts, encoding, form, packed, written
+from tidemark.query.beside import beside
 from tidemark.query.counters import Counters
 from tidemark.query.parameters import parsed
 from tidemark.query.paths import HEALTH, OPENAPI, PATHS, READY, Path
@@ -27,13 +28,14 @@ _METHODS: Final = (b"allow", b"GET, HEAD, OPTIONS")
 _JSON: Final = (b"content-type", b"application/json")
 _PROBLEM: Final = (b"content-type", b"application/problem+json")
 _SHORT: Final = 1024
-_LARGE: Final = 50_000
-"""Values of an answer from which on it is written beside the loop."""
+_LARGE_BYTES: Final = 1 << 20
+MOST_UNREAD_BYTES: Final = 100 << 20
+"""Of large answers that are written and not read yet."""
 _access: Final = logging.getLogger("tidemark.access")
 UNAUTHORIZED: Final = 401
 NOT_ALLOWED: Final = 405
 ANYBODY: Final = Grant("", frozenset({"read"}))
-Key = tuple[str, str | None, str, bytes, str]
+Key = tuple[str, str | None, str, bytes, str, str]
 
 
 @lru_cache(maxsize=512)
@@ -70,6 +72,7 @@ class Desk:
         ready: Why nothing is answered just now; empty: it is.
         openapi: The document.
         page: Its files.
+        unread: How many bytes of large answers are written and not read yet, if there is one more with this body.
         turns: As many as are executed at once.
         most: So many are executed, or wait for their turn.
         timeout_s: For an answer.
@@ -83,6 +86,7 @@ class Desk:
     ready: Callable[[], str]
     openapi: bytes
     page: Page
+    unread: Callable[[bytes], int]
     turns: asyncio.Semaphore
     most: int = 72
     timeout_s: float = 10.0
@@ -146,19 +150,22 @@ class Desk:
         grant = self._granted(request.headers.get(b"authorization", b""))
         values = _values(path.path, request.query)
         as_form = form(request.headers.get(b"accept", b"").decode("latin-1"))
-        key = (grant.project, grant.source, path.path, request.query, as_form)
+        as_packed = encoding(request.headers.get(b"accept-encoding", b"").decode("latin-1"))
+        key = (grant.project, grant.source, path.path, request.query, as_form, as_packed)
         running = self.running.get(key)
         if running is None:
             if len(self.running) >= self.most:
                 raise ProblemError("too-many-requests", "Too many requests wait for their turn.", retry_s=1)
-            task = asyncio.get_running_loop().create_task(self._executed(path, values, grant, as_form))
+            task = asyncio.get_running_loop().create_task(self._executed(path, values, grant, as_form, as_packed))
             running = self.running[key] = _Running(task)
             task.add_done_callback(lambda task: self._over(key, task))
         running.wanted += 1
         request.work = key
         running.task.add_done_callback(lambda task: self._done(request, task))
 
-    async def _executed(self, path: Path, values: dict[str, object], grant: Grant, as_form: str) -> Written:
+    async def _executed(
+        self, path: Path, values: dict[str, object], grant: Grant, as_form: str, as_packed: str
+    ) -> Written:
         try:
             async with asyncio.timeout(self.timeout_s), self.turns:
                 connections = self.service.store.database.connections
@@ -166,9 +173,7 @@ class Desk:
                 answer = await path.call(self.service, values, grant, time.time_ns() // 1000)
                 if connections.server != before:  # what one has said does not fit to what the other has
                     answer = await path.call(self.service, values, grant, time.time_ns() // 1000)
-                if answer.size < _LARGE:
-                    return written(answer, as_form)
-                return await asyncio.get_running_loop().run_in_executor(None, written, answer, as_form)
+                return await beside(answer.size, lambda: packed(written(answer, as_form), as_packed))
         except TimeoutError:
             raise ProblemError(
                 "too-slow", f"It took longer than {self.timeout_s:g} s: ask for less of it.", retry_s=5
@@ -203,8 +208,7 @@ class Desk:
             self._answer(request, 200, [*headers, (b"content-type", file.media_type)], file.body)
 
     def _found(self, request: Request, found: Written) -> None:
-        body, encoding = packed(found.body, request.headers.get(b"accept-encoding", b"").decode("latin-1"))
-        tag = f'"{found.tag}{"-" + encoding if encoding else ""}"'.encode()
+        tag = f'"{found.tag}{"-" + found.encoding if found.encoding else ""}"'.encode()
         headers = [
             (b"etag", tag),
             (b"cache-control", b"private, no-cache"),
@@ -213,10 +217,13 @@ class Desk:
         if has(request, tag):
             self._answer(request, 304, headers, b"")
             return
+        if len(found.body) > _LARGE_BYTES and self.unread(found.body) > MOST_UNREAD_BYTES:
+            self._refuse(request, ProblemError("too-many-requests", "Too many large answers are unread.", retry_s=5))
+            return
         headers.append((b"content-type", found.media_type.encode()))
-        if encoding:
-            headers.append((b"content-encoding", encoding.encode()))
-        self._answer(request, 200, headers, body)
+        if found.encoding:
+            headers.append((b"content-encoding", found.encoding.encode()))
+        self._answer(request, 200, headers, found.body)
 
     def _granted(self, authorization: bytes) -> Grant:
         if self.tokens is None:

@@ -78,6 +78,7 @@ class Serve:
             self.unready,
             openapi().encode(),
             Page(values.edge_url),
+            self._unread,
             asyncio.Semaphore(values.database_pool_size),
             values.database_pool_size + values.max_waiting,
             values.query_timeout_s,
@@ -88,6 +89,10 @@ class Serve:
     def unready(self) -> str:
         """Why nothing is answered just now; empty: it is."""
         return "This service is about to stop: come again, to another." if self._draining else self._trouble
+
+    def _unread(self, more: bytes) -> int:
+        found = (peer.unread for peer in self.peers.all if isinstance(peer, Connection))
+        return sum({id(body): len(body) for body in (more, *found) if body is not None}.values())
 
     async def serve(self, stopped: asyncio.Event) -> None:
         """Listen until `stopped` is set, then drain.

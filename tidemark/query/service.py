@@ -15,6 +15,7 @@ import numpy as np
 from tidemark.edge.tokens import Grant
 from tidemark.query.advice import STEP, advised
 from tidemark.query.answers import Answer, encoded, shown
+from tidemark.query.beside import beside
 from tidemark.query.buckets import Buckets, Line, Store, Wanted, buckets
 from tidemark.query.catalogue import Catalogue
 from tidemark.query.completeness import Completeness
@@ -70,7 +71,8 @@ class Service:
         if found.cut_us is not None and over.start_us < found.cut_us:
             told["points-removed-before"] = shown(found.cut_us)
         start = _starts(over)
-        lines = encoded([_line(line, values) for line in found.lines])
+        size = len(over) * len(found.lines) * len(_columns(values))
+        lines = await beside(size, lambda: encoded([_line(line, values) for line in found.lines]))
         skip = values["fill"] == "none"
         header = ("start", "source", "metric", *_columns(values))
         return Answer(
@@ -78,7 +80,7 @@ class Service:
             header,
             _rows(over, found, values, skip=skip),
             b"".join((start, lines, encoded(told["provisional"]))),
-            len(over) * len(found.lines),
+            size,
         )
 
     async def series(self, values: Values, grant: Grant, now_us: int) -> Answer:
