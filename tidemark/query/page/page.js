@@ -110,6 +110,7 @@ async function slow() {
     select();
   });
   tables.sources(the("sources"), sources.sources);
+  await projects();
   await list();
   if (!now.metric) return;
   const those = listed.filter((one) => one.metric === now.metric).map((one) => one.source);
@@ -157,15 +158,14 @@ async function refresh() {
   if (mine === turn && live && document.visibilityState === "visible") timer = setTimeout(refresh, after * 1000);
 }
 
+// The projects there are; one that is asked for may have no point yet.
 async function projects() {
-  const names = (await ask("/v1/projects")).projects;
+  const told = (await ask("/v1/projects")).projects;
+  const names = now.project && !told.includes(now.project) ? [now.project, ...told] : told;
   if (!names.length) return;
-  const chosen = names.includes(now.project) ? now.project : names[0];
-  options("project", names, chosen);
-  if (chosen !== now.project || !listed.length) {
-    changed({project: chosen});
-    await list();
-  }
+  const shown = [...the("project").options].map((option) => option.value);
+  if (String(shown) !== String(names)) options("project", names, now.project || names[0]);
+  if (!now.project) changed({project: names[0]});
 }
 
 async function list() {
@@ -232,6 +232,17 @@ the("list").addEventListener("keydown", (event) => {
   if (to === undefined) return;
   event.preventDefault();
   choose(Math.max(0, Math.min(listed.length - 1, to)));
+});
+the("advice").addEventListener("toggle", async () => {
+  if (!the("advice").open) return;
+  the("advised").textContent = "Counting …";
+  try {
+    const told = await ask("/v1/advice", {project: now.project, days: 7}, true);
+    the("advised").textContent = tables.advice(the("horizons"), told);
+  } catch (problem) {
+    if (problem.status === undefined) throw problem;
+    the("advised").textContent = problem.message;
+  }
 });
 the("as-table").addEventListener("toggle", () => last && tables.intervals(the("intervals"), graph.at, now.aggregation, now.local));
 graph.onZoom = (from, until) => changed({from, until});

@@ -39,6 +39,21 @@ export function sources(element, rows) {
   ]), "None yet.");
 }
 
+// What other horizons would do; returns a sentence.
+export function advice(element, told) {
+  const row = (one, what) => [
+    what, span(one["horizon-s"]), one.complete === undefined ? "–" : `${(100 * one.complete).toFixed(2)} %`,
+    one["corrections-a-day"] === undefined ? "–" : short(one["corrections-a-day"]), one["delay-s"] === undefined ? "–" : span(one["delay-s"]),
+  ];
+  table(element, ["", "horizon", "complete when first settled", "corrections a day", "told after"], !told.windows ? [] : [
+    row(told.running, "runs now"), ...told.targets.map((one) => row(one, `for ${100 * one.target} %`)),
+    ...told.horizons.map((one) => row(one, "")),
+  ], "No windows with points in the last week.");
+  if (!told.windows) return "";
+  const part = told.sampled < 1 ? `, from ${(100 * told.sampled).toPrecision(2)} % of them,` : "";
+  return `Of ${told.windows} windows of ${span(told["window-sec"])} with points in the last week${part} so many would have been complete:`;
+}
+
 export function intervals(element, at, aggregation, local) {
   const {start, value, line} = at;
   table(element, ["start", aggregation, "points", "late", "state", "corrected"], start.map((s, i) => [
