@@ -104,6 +104,18 @@ CASES: dict[str, set[str]] = {
     r'm{path="a{b=},c",path=~"a\x7bb=\\}.*",path!="=~\"x\""}': {METRICS[8]},
     "fps{" + 'lens=~"wide",' * 10 + "}": {METRICS[4], METRICS[5]},
 }
+
+
+def test_a_label_that_is_named_as_the_source_is_has_another_name() -> None:
+    series = [Series(n, f"gw-{n}", labelled("up", {"source": f"of-{n}"})) for n in range(3)]
+    for text, wanted in (
+        ('up{exported_source="of-1"}', [1]),
+        ('up{source=~"gw-[12]"}', [1, 2]),
+        ('up{source="of-1"}', []),
+    ):
+        assert [each.number for each in matching(series, parse_selector(text).matchers)] == wanted
+
+
 REFUSED = [
     "",
     "{}",

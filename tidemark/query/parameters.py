@@ -121,7 +121,7 @@ SOURCE: Final = Parameter("source", "The source; without it all that have the me
 MATCH: Final = Parameter(
     "match",
     'Instead of metric and source: a selector as of PromQL, `fps{source=~"gw-.*",codec="h264"}`, of a metric\'s name without '
-    "its labels, its labels, and `source`. Regular expressions are RE2's, and match all of a value.",
+    "its labels, its labels, and `source` (a label of that name is `exported_source`). Regular expressions are RE2's, and match all of a value.",
     _TEXT,
 )
 FROM: Final = Parameter(

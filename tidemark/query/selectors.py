@@ -30,6 +30,8 @@ _LOOKS_LIKE: Final = re.compile(rf"\s*(?:[A-Za-z_:][\w:]*\s*)?(?:\{{(?:[\w\s:,=!
 """What is not like it is not given to the parser, which needs seconds for thousands of brackets."""
 _PATTERN: Final = re.compile(rf"(=~|!~)\s*({_TEXT})|{_TEXT}")
 _SOURCE: Final = "source"
+_EXPORTED: Final = "exported_source"
+"""A label of that name beside the source, as Prometheus calls it."""
 
 
 class Matcher(NamedTuple):
@@ -92,6 +94,8 @@ def _steps(series: Sequence[Series], matchers: Sequence[Matcher]) -> Iterator[Se
     for each in series:
         name, labels = parsed(each.metric)
         values = {**labels, "__name__": name, _SOURCE: each.source}
+        if _SOURCE in labels:
+            values[_EXPORTED] = labels[_SOURCE]
         for matcher, known in zip(matchers, seen, strict=True):
             value = values.get(matcher.label, "")
             holds = known.get(value)
