@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tidemark.query import statement
+from tidemark.query import columns, statement
 from tidemark.query.beside import GIANT, Giants, beside
 from tidemark.query.catalogue import Series
 from tidemark.query.database import Database
@@ -30,6 +30,7 @@ from tidemark.query.fold import (
 )
 from tidemark.query.intervals import SECOND_US, Axis
 from tidemark.query.problems import ProblemError
+from tidemark.query.standing import MOST_POINTS
 from tidemark.wire.message import microseconds, moment
 
 MOST_INTERVALS: Final = 1_000_000
@@ -123,7 +124,7 @@ class Store:
 class _Found(NamedTuple):
     fields: Fields
     raw: dict[str, Floats]
-    owed: statement.Owed
+    owed: columns.Owed
     as_of_us: int
     cut_us: int | None
     tier_s: int | None
@@ -200,7 +201,7 @@ async def _read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted, *,
     span = moment(axis.start_us), moment(axis.end_us)
     tier_s = statement.widest(store.tiers_s, axis)
     if raw or tier_s is None:
-        await _refuse_giants(store, numbers, axis, statement.MOST_TAKEN if raw else statement.MOST_POINTS)
+        await _refuse_giants(store, numbers, axis, statement.MOST_TAKEN if raw else MOST_POINTS)
     how = statement.intervals(axis)
     text = partial(
         statement.folded,
@@ -219,13 +220,13 @@ async def _read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted, *,
         row, points = await store.database.rows_together(
             (text(owing=True), arguments), (statement.POINTS, (*span, numbers, before, most + 1))
         )
-        value = statement.doubles(points["value"])
+        value = columns.doubles(points["value"])
         if len(value) > most and not giant:
             await store.giants.enter()
             return await _read(store, numbers, axis, wanted, giant=True)
         if len(value) > most:
             raise too_many_points(most)
-        ids, times = statement.integers(points["series_id"]), statement.moments(points["event_time"])
+        ids, times = columns.integers(points["series_id"]), columns.moments(points["event_time"])
         made = await beside(
             len(value), lambda: {name: of_points(name, axis, numbers, ids, times, value) for name in raw}
         )
@@ -233,22 +234,20 @@ async def _read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted, *,
         # of what ended long ago hardly anything is owed
         old = tier_s is not None and axis.end_us < time.time_ns() // 1000 - (store.horizon_s + tier_s) * SECOND_US
         row = await store.database.row(text(owing=not old), *arguments)
-        if old and statement.Owed(row["owed"]).owes():
+        if old and columns.Owed(row["owed"]).owes():
             row = await store.database.row(text(owing=True), *arguments)
-    columns = {
-        name: statement.longs(row[name]) if name in statement.WHOLE else statement.doubles(row[name]) for name in needed
-    }
-    if row["points"] > statement.MOST_POINTS:
-        raise too_many_points(statement.MOST_POINTS)
-    ids, starts = statement.integers(row["series_id"]), statement.moments(row["start"])
-    fields = scattered(axis, numbers, ids, starts, columns)
+    arrays = {name: (columns.longs if name in statement.WHOLE else columns.doubles)(row[name]) for name in needed}
+    if row["points"] > MOST_POINTS:
+        raise too_many_points(MOST_POINTS)
+    ids, starts = columns.integers(row["series_id"]), columns.moments(row["start"])
+    fields = scattered(axis, numbers, ids, starts, arrays)
     if CORRECTED in wanted.columns:
-        of, at, number = statement.corrections(row[CORRECTED])
+        of, at, number = columns.numbered(row[CORRECTED])
         often = np.zeros(len(numbers) * len(axis))
         often[places(axis, numbers, of, at)] = number
         fields[CORRECTED] = often.reshape(len(numbers), len(axis))
     cut_us = None if row["cut"] is None else microseconds(row["cut"])
-    return _Found(fields, made, statement.Owed(row["owed"]), microseconds(row["as_of"]), cut_us, tier_s)
+    return _Found(fields, made, columns.Owed(row["owed"]), microseconds(row["as_of"]), cut_us, tier_s)
 
 
 async def _refuse_giants(store: Store, numbers: list[int], axis: Axis, most: int) -> None:

@@ -11,11 +11,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from tidemark.query.columns import Integers, Owed
 from tidemark.query.intervals import SECOND_US, Axis
-from tidemark.query.statement import Owed
 
 Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 Fields = dict[str, Floats]
 PERCENTILES: Final = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 FROM_POINTS: Final = frozenset({*PERCENTILES, "rate", "increase"})

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tidemark.query import statement
+from tidemark.query import columns, statement
 from tidemark.query.answers import shown
 from tidemark.query.beside import beside
 from tidemark.query.catalogue import Series
@@ -119,8 +119,8 @@ async def _downsampled(
     found = await database.row(
         statement.POINTS, *span, [each.number for each in series], False, statement.MOST_TAKEN + 1
     )
-    number, time = statement.integers(found["series_id"]), statement.moments(found["event_time"])
-    value = statement.doubles(found["value"])
+    number, time = columns.integers(found["series_id"]), columns.moments(found["event_time"])
+    value = columns.doubles(found["value"])
     if len(value) > statement.MOST_TAKEN:
         raise ProblemError(
             "too-many-points", f"That reads more than {statement.MOST_TAKEN:,} points: ask for less of it."
