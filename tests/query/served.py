@@ -10,11 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from urllib.parse import urlencode
 
 import numpy as np
@@ -22,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.edge.house import rest
 from tidemark.local.processes import free_port
+from tidemark.query.paths import HEALTH
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.heartbeats import beat
 from tidemark.store.settle import Settler
@@ -40,6 +42,9 @@ THEIRS = 1e12 + 0.5
 """Added to all values of the other project, so that they can be told from ours."""
 START_S = int(time.time()) // 86_400 * 86_400 - 2 * 86_400
 POINTS = 400
+LATEST = f"/v1/latest?project={MINE}&metric=fps&source=gw-0"
+HELD_S = 0.3
+"""Longest that a request may wait for what others ask."""
 
 
 def keys(project: str) -> list[SeriesKey]:
@@ -188,3 +193,46 @@ def serving(database: str, *flags: str, token: str = "") -> Iterator[Serving]:
         if made.process.returncode is None:
             made.process.kill()
             made.process.communicate()
+
+
+class Others(threading.Thread):
+    """Somebody who asks for little, all the time.
+
+    Attributes:
+        held: For how long each of its requests of the event loop waited for others, less what it waited for this machine.
+        took: How long each answer took that needs the database.
+    """
+
+    def __init__(self, served: Serving) -> None:
+        super().__init__(daemon=True)
+        self._served, self._wish = served, threading.Event()
+        self.held: list[float] = []
+        self.took: list[float] = []
+
+    def run(self) -> None:
+        with self._served.connect() as connection:
+            while not self._wish.is_set():
+                for target, times in ((HEALTH, self.held), (LATEST, self.took)):
+                    waited, began = self._waited_s(), time.monotonic()
+                    connection.sendall(self._served.head(target))
+                    assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+                    times.append(time.monotonic() - began - (self._waited_s() - waited))
+
+    def _waited_s(self) -> float:
+        """For a CPU, by this thread and by the service's event loop."""
+        pid = self._served.process.pid
+        tasks = (f"/proc/{pid}/task/{pid}/schedstat", f"/proc/self/task/{threading.get_native_id()}/schedstat")
+        return sum(int(Path(task).read_text().split()[1]) for task in tasks) / 1e9
+
+    def not_held(self) -> None:
+        """Neither the event loop nor those who need the database."""
+        assert max(self.held) < HELD_S
+        assert max(self.took) < 5 * HELD_S
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._wish.set()
+        self.join()

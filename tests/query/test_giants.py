@@ -13,18 +13,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.edge.house import statuses
-from tests.query.served import MINE, START_S, Serving, fill, serving
-from tests.query.test_hostile_readers import HELD_S, Others
+from tests.query.served import MINE, START_S, Others, Serving, serving
 from tests.waiting import eventually
+from tidemark.local.postgres import Postgres
 from tidemark.query.http import MOST_UNREAD_BYTES
 from tidemark.query.statement import MOST_TAKEN
 from tidemark.store.connection import make_engine, transaction
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 1.0
 MOST_MB = 450
 """Of memory; a container has 512."""
 SIZE = 22_000_000
-DENSE = 900_000
+DENSE = 400_000
 
 
 def giant(number: int = 0, *, seconds: int = 10_900) -> str:
@@ -34,26 +34,25 @@ def giant(number: int = 0, *, seconds: int = 10_900) -> str:
     return f"/v1/query?project={MINE}&match={{__name__!=%22%22}}&{span}&fill=1.2345678901234567&{names}"
 
 
-@pytest.fixture(scope="module")
-def shared(url: str) -> Iterator[Serving]:
-    fill(url)
+def written(url: str, source: str, points: int, apart_ms: int) -> None:
+    """A series with so many points."""
     pool = make_engine(url, 1, 120)
     with transaction(pool) as connection:
-        for source, points, apart_ms in (
-            ("dense", DENSE, 90),
-            ("denser", MOST_TAKEN + 1, 80),
-            *((f"of-{n}", 11_000, 1000) for n in range(10)),
-        ):
-            connection.exec_driver_sql(
-                "INSERT INTO series (project, source, metric) VALUES (%s, %s, 'm')", ("giants", source)
-            )
-            connection.exec_driver_sql(
-                "INSERT INTO points (series_id, event_time, publish_time, value) SELECT s.series_id, to_timestamp(%s) + n * %s * "
-                "interval '1 millisecond', now(), n %% 997 FROM generate_series(1, %s) n, series s WHERE s.source = %s",
-                (START_S, apart_ms, points, source),
-            )
+        connection.exec_driver_sql("INSERT INTO series (project, source, metric) VALUES ('giants', %s, 'm')", (source,))
+        connection.exec_driver_sql(
+            "INSERT INTO points (series_id, event_time, publish_time, value) SELECT s.series_id, to_timestamp(%s) + n * %s * "
+            "interval '1 millisecond', now(), n %% 997 FROM generate_series(1, %s) n, series s WHERE s.source = %s",
+            (START_S, apart_ms, points, source),
+        )
     pool.dispose()
-    with serving(f"--database_url={url}", f"--client_timeout_s={TIMEOUT_S}", "--access_log_share=0") as made:
+
+
+@pytest.fixture(scope="module")
+def shared(standing: Postgres) -> Iterator[Serving]:
+    written(standing.url(), "dense", DENSE, 200)
+    for number in range(10):
+        written(standing.url(), f"of-{number}", 11_000, 1000)
+    with serving(f"--database_url={standing.url()}", f"--client_timeout_s={TIMEOUT_S}", "--access_log_share=0") as made:
         assert len(made.get(giant()).body) > SIZE
         yield made
 
@@ -101,14 +100,21 @@ def unread(served: Serving, *targets: str) -> Iterator[list[socket.socket]]:
         yield found
 
 
-@pytest.mark.parametrize("encoding", ["identity", "gzip", "zstd"])
-@pytest.mark.parametrize("form", ["application/json", "text/csv", "application/x-ndjson"])
+@pytest.mark.parametrize(
+    ("form", "encoding"),
+    [
+        ("application/json", "identity"),
+        ("application/json", "gzip"),
+        ("text/csv", "zstd"),
+        ("application/x-ndjson", "gzip"),
+    ],
+)
 def test_nobody_waits_for_a_giant(served: Serving, form: str, encoding: str) -> None:
     with Others(served) as others:
         answer = served.get(giant(1, seconds=9000), {"Accept": form, "Accept-Encoding": encoding})
     assert answer.status == 200
     assert answer.headers.get("content-encoding", "identity") == encoding
-    assert max(others.took) < HELD_S
+    others.not_held()
 
 
 def test_many_giants_at_once_are_told_to_come_again(served: Serving) -> None:
@@ -117,7 +123,7 @@ def test_many_giants_at_once_are_told_to_come_again(served: Serving) -> None:
     assert {answer.status for answer in answers} == {200, 429}
     for answer in answers:
         assert answer.status == 200 or int(answer.headers["retry-after"]) > 0
-    assert max(others.took) < 2 * HELD_S
+    others.not_held()
 
 
 def test_who_reads_nothing_of_the_same_giant_is_sent_away(served: Serving) -> None:
@@ -128,12 +134,12 @@ def test_who_reads_nothing_of_the_same_giant_is_sent_away(served: Serving) -> No
         assert time.monotonic() - began < TIMEOUT_S + 8
 
 
-def test_beyond_what_may_be_unread_giants_are_refused_and_all_else_is_answered(shared: Serving, url: str) -> None:
-    with serving(f"--database_url={url}", "--client_timeout_s=20", "--access_log_share=0") as served:
+def test_beyond_what_may_be_unread_giants_are_refused_and_all_else_is_answered(standing: Postgres) -> None:
+    with serving(f"--database_url={standing.url()}", "--client_timeout_s=20", "--access_log_share=0") as served:
         memory = Memory(served)
         memory.start()
         with unread(served, *map(giant, range(3))) as first, Others(served) as others:
-            more = [(number, served.get(giant(number))) for number in range(3, 12)]
+            more = [(number, served.get(giant(number))) for number in range(3, 9)]
             eventually(lambda: served.metric("running") == 0)
             assert {answer.status for _, answer in more} <= {200, 429}
             with unread(served, *map(giant, range(20, 24))) as second:
@@ -142,22 +148,22 @@ def test_beyond_what_may_be_unread_giants_are_refused_and_all_else_is_answered(s
                 assert (refused.status, refused.told()["detail"]) == (429, "Too many large answers are unread.")
                 assert (len(first) + len(second)) * SIZE > MOST_UNREAD_BYTES
             eventually(lambda: served.get(giant(30)).status == 200)
-        assert max(others.took) < 2 * HELD_S
+        others.not_held()
         assert memory.stop() < MOST_MB
 
 
 def slowly(connection: socket.socket) -> bytes:
-    """All that comes, taken at 5 MB/s."""
+    """All that comes, taken at 8 MB/s."""
     found, began = bytearray(), time.monotonic()
     while part := connection.recv(1 << 20):
         found += part
-        while time.monotonic() < began + len(found) / 5_000_000:
+        while time.monotonic() < began + len(found) / 8_000_000:
             time.sleep(0.01)
     assert time.monotonic() - began > 2 * TIMEOUT_S
     return bytes(found)
 
 
-@pytest.mark.parametrize("after", ["close", "keep-alive"])
+@pytest.mark.parametrize("after", ["close", pytest.param("keep-alive", marks=pytest.mark.long)])
 def test_who_reads_slowly_has_all_of_it(served: Serving, after: str) -> None:
     with socket.create_connection(("127.0.0.1", served.port)) as connection:
         connection.sendall(served.head(giant(3), f"Connection: {after}") + served.head(giant(3), "Connection: close"))
@@ -166,8 +172,8 @@ def test_who_reads_slowly_has_all_of_it(served: Serving, after: str) -> None:
     assert len(found) > SIZE * (1 + (after == "keep-alive"))
 
 
-def test_who_reads_slowly_has_all_of_it_when_the_service_ends(shared: Serving, url: str) -> None:
-    with serving(f"--database_url={url}", "--access_log_share=0") as served, served.connect() as connection:
+def test_who_reads_slowly_has_all_of_it_when_the_service_ends(standing: Postgres) -> None:
+    with serving(f"--database_url={standing.url()}", "--access_log_share=0") as served, served.connect() as connection:
         connection.sendall(served.head(giant(3)))
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
         served.process.send_signal(signal.SIGTERM)
@@ -190,17 +196,21 @@ def test_nobody_waits_for_many_points(served: Serving, more: str) -> None:
     assert {answer.status for answer in answers} <= {200, 429, 422}
     assert lttb.status == 200
     assert len(lttb.told()["points"]) == 11_000
-    assert max(others.took) < 2 * HELD_S
+    others.not_held()
 
 
-def test_more_points_than_may_be_are_refused(served: Serving) -> None:
+@pytest.mark.long
+def test_more_points_than_may_be_are_refused(served: Serving, standing: Postgres) -> None:
+    written(standing.url(), "denser", MOST_TAKEN + 1, 80)
     span = f"from={START_S}&until={START_S + 172_800}"
     denser = served.get(f"/v1/query?project=giants&metric=m&source=denser&{span}&aggregation=p99")
     assert (denser.status, denser.told()["type"]) == (422, "urn:tidemark:too-many-points")
     folded = served.get(f"/v1/query?project=giants&metric=m&source=denser&{span}&interval-sec=100000&align=from")
     assert folded.status == 200
-    chosen = served.get(f"/v1/points?project=giants&match=m{{source=~%22of-.*%22}}&{span}&downsample=m4&points=11000")
+
+
+def test_more_points_than_may_be_chosen_are_refused(served: Serving) -> None:
+    of = f"/v1/points?project=giants&match=m{{source=~%22of-.*%22}}&from={START_S}&until={START_S + 11_001}&downsample=m4"
+    chosen = served.get(f"{of}&points=11000")
     assert (chosen.status, chosen.told()["type"]) == (422, "urn:tidemark:answer-too-large")
-    span = f"from={START_S}&until={START_S + 11_001}"
-    fewer = served.get(f"/v1/points?project=giants&match=m{{source=~%22of-.*%22}}&{span}&downsample=m4&points=1000")
-    assert 5000 < len(fewer.told()["points"]) <= 10_000
+    assert 5000 < len(served.get(f"{of}&points=1000").told()["points"]) <= 10_000

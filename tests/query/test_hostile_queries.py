@@ -13,9 +13,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.query.served import METRICS, MINE, SOURCES, THEIR_OWN, Answer, Serving, fill, serving
+from tests.query.served import METRICS, MINE, SOURCES, THEIR_OWN, Answer, Serving, serving
 from tests.query.wrong import NO_CURSOR, NO_SELECTOR, NO_TEXT, NO_TIME, NO_WHOLE, SQL, wrong
 from tidemark.edge.tokens import line_of, new_token
+from tidemark.local.postgres import Postgres
 from tidemark.query.parameters import MOST_FIELDS, Parameter
 from tidemark.query.paths import PATHS, Path
 from tidemark.query.problems import TITLES
@@ -61,11 +62,10 @@ class Asked:
 
 
 @pytest.fixture(scope="module")
-def served(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    fill(url)
+def served(standing: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     token, tokens = new_token(), tmp_path_factory.mktemp("tokens") / "tokens"
     tokens.write_text(line_of(token, MINE, ["read"]) + "\n")
-    with serving(f"--database_url={url}", f"--tokens=file:{tokens}", token=token) as made:
+    with serving(f"--database_url={standing.url()}", f"--tokens=file:{tokens}", token=token) as made:
         yield made
 
 
@@ -227,9 +227,9 @@ def test_whatever_is_asked(ask: Asked, seed: int) -> None:
     assert {200, 400} <= statuses
 
 
-def test_nothing_of_it_has_changed_anything(url: str, ask: Asked) -> None:
+def test_nothing_of_it_has_changed_anything(standing: Postgres, ask: Asked) -> None:
     counted = "SELECT (SELECT count(*) FROM points), (SELECT count(*) FROM series), (SELECT count(*) FROM rollups)"
-    pool = make_engine(url, 1, 10)
+    pool = make_engine(standing.url(), 1, 10)
     with transaction(pool) as connection:
         before = connection.exec_driver_sql(counted).one()
     for path, parameter in EVERY:

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.edge.house import reset, rest, statuses
-from tests.query.served import MINE, Serving, fill, serving
+from tests.query.served import MINE, Serving, serving
 from tests.waiting import eventually
 from tidemark.local.postgres import Postgres
 from tidemark.store.connection import make_engine, transaction
@@ -23,22 +23,16 @@ FLAGS = (f"--database_pool_size={POOL}", f"--max_waiting={WAITING}", "--query_ti
 LATEST = f"/v1/latest?project={MINE}&metric=fps"
 
 
-@pytest.fixture(scope="module")
-def filled(server: Postgres) -> Postgres:
-    fill(server.url())
-    return server
-
-
 @pytest.fixture
-def admin(filled: Postgres) -> Iterator[Engine]:
-    made = make_engine(filled.url(), 2, 60)
+def admin(standing: Postgres) -> Iterator[Engine]:
+    made = make_engine(standing.url(), 2, 60)
     yield made
     made.dispose()
 
 
 @pytest.fixture
-def served(filled: Postgres) -> Iterator[Serving]:
-    with serving(f"--database_url={filled.url()}", *FLAGS) as made:
+def served(standing: Postgres) -> Iterator[Serving]:
+    with serving(f"--database_url={standing.url()}", *FLAGS) as made:
         yield made
 
 
@@ -140,8 +134,8 @@ def test_what_nobody_waits_for_any_more_is_cancelled(served: Serving, admin: Eng
     assert served.get(LATEST).status == 200
 
 
-def test_what_takes_too_long_is_answered_in_time_and_cancelled(filled: Postgres, admin: Engine) -> None:
-    with serving(f"--database_url={filled.url()}", *FLAGS, "--query_timeout_s=1") as served, locked(admin):
+def test_what_takes_too_long_is_answered_in_time_and_cancelled(standing: Postgres, admin: Engine) -> None:
+    with serving(f"--database_url={standing.url()}", *FLAGS, "--query_timeout_s=1") as served, locked(admin):
         began = time.monotonic()
         with Waiting(served) as asking:
             asking.ask(*ONES, LATEST)
@@ -171,8 +165,8 @@ def test_what_was_asked_before_the_end_is_answered(served: Serving, admin: Engin
     assert "Traceback" not in served.process.communicate()[1]
 
 
-def test_what_is_not_answered_by_the_end_of_the_draining_is_broken_off(filled: Postgres, admin: Engine) -> None:
-    with serving(f"--database_url={filled.url()}", *FLAGS, "--drain_s=1") as served, locked(admin):
+def test_what_is_not_answered_by_the_end_of_the_draining_is_broken_off(standing: Postgres, admin: Engine) -> None:
+    with serving(f"--database_url={standing.url()}", *FLAGS, "--drain_s=1") as served, locked(admin):
         with Waiting(served) as asking:
             asking.ask(*ONES, LATEST)
             eventually(lambda: running(admin) == POOL)
@@ -182,7 +176,7 @@ def test_what_is_not_answered_by_the_end_of_the_draining_is_broken_off(filled: P
         eventually(lambda: running(admin) == 0)
 
 
-def test_under_load_it_ends_in_order(filled: Postgres) -> None:
+def test_under_load_it_ends_in_order(standing: Postgres) -> None:
     counted, wrong = [0], []
 
     def ask(served: Serving) -> None:
@@ -196,7 +190,7 @@ def test_under_load_it_ends_in_order(filled: Postgres) -> None:
                     wrong.append(data)
                 counted[0] += 1
 
-    with serving(f"--database_url={filled.url()}", *FLAGS) as served:
+    with serving(f"--database_url={standing.url()}", *FLAGS) as served:
         threads = [threading.Thread(target=ask, args=(served,)) for _ in range(20)]
         for thread in threads:
             thread.start()

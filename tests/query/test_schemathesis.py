@@ -13,8 +13,9 @@ import pytest
 import schemathesis
 from schemathesis.checks import positive_data_acceptance
 
-from tests.query.served import METRICS, MINE, SOURCES, Serving, fill, serving
+from tests.query.served import METRICS, MINE, SOURCES, Serving, serving
 from tidemark.edge.tokens import line_of, new_token
+from tidemark.local.postgres import Postgres
 from tidemark.query.paths import OPENAPI, PATHS
 from tidemark.query.reference import openapi
 
@@ -73,11 +74,10 @@ schema = _schema()
 
 
 @pytest.fixture(scope="module")
-def served(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    fill(url)
+def served(standing: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     tokens = tmp_path_factory.mktemp("tokens") / "tokens"
     tokens.write_text(line_of(TOKEN, MINE, ["read"]) + "\n")
-    with serving(f"--database_url={url}", f"--tokens=file:{tokens}", token=TOKEN) as made:
+    with serving(f"--database_url={standing.url()}", f"--tokens=file:{tokens}", token=TOKEN) as made:
         yield made
 
 

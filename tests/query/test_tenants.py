@@ -12,10 +12,11 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.query.served import METRICS, MINE, OTHERS, SOURCES, THEIR_OWN, Answer, Serving, fill, serving
+from tests.query.served import METRICS, MINE, OTHERS, SOURCES, THEIR_OWN, Answer, Serving, serving
 from tests.query.wrong import SQL
 from tests.waiting import eventually
 from tidemark.edge.tokens import line_of, new_token
+from tidemark.local.postgres import Postgres
 from tidemark.query.paths import OPENAPI, PATHS
 
 TOKENS = {name: new_token() for name in ("mine", "theirs", "of a source", "writes", "both")}
@@ -47,9 +48,8 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def served(url: str, tokens: Path) -> Iterator[Serving]:
-    fill(url)
-    with serving(f"--database_url={url}", f"--tokens=file:{tokens}") as made:
+def served(standing: Postgres, tokens: Path) -> Iterator[Serving]:
+    with serving(f"--database_url={standing.url()}", f"--tokens=file:{tokens}") as made:
         yield made
 
 
@@ -274,6 +274,6 @@ def test_a_token_that_is_taken_away_lets_in_no_longer(served: Serving, tokens: P
     eventually(lambda: get(served, "both", where).status == 200)
 
 
-def test_without_tokens_it_listens_to_this_machine_only(url: str) -> None:
+def test_without_tokens_it_listens_to_this_machine_only(standing: Postgres) -> None:
     with pytest.raises(AssertionError, match="--tokens is missing"), contextlib.suppress(OSError):
-        Serving(f"--database_url={url}", "--http_address=0.0.0.0")
+        Serving(f"--database_url={standing.url()}", "--http_address=0.0.0.0")

@@ -29,7 +29,7 @@ _JSON: Final = (b"content-type", b"application/json")
 _PROBLEM: Final = (b"content-type", b"application/problem+json")
 _SHORT: Final = 1024
 _LARGE_BYTES: Final = 1 << 20
-MOST_UNREAD_BYTES: Final = 100 << 20
+MOST_UNREAD_BYTES: Final = 64 << 20
 """Of large answers that are written and not read yet."""
 _access: Final = logging.getLogger("tidemark.access")
 UNAUTHORIZED: Final = 401
