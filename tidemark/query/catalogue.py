@@ -12,6 +12,7 @@ from tidemark.query.database import Database
 from tidemark.query.parameters import MOST_SERIES
 from tidemark.query.problems import ProblemError, bad
 from tidemark.query.selectors import matching, parse_selector
+from tidemark.store.series import PROJECTS
 from tidemark.wire.message import microseconds
 
 LOOK_S: Final = 1.0
@@ -29,13 +30,6 @@ _LATEST: Final = """
 _METRICS: Final = """
     SELECT metric, count(*) FROM series WHERE project = $1 AND ($2::text IS NULL OR source = $2)
     GROUP BY metric ORDER BY metric LIMIT 10000"""
-_PROJECTS: Final = """
-    WITH RECURSIVE p AS (
-        SELECT min(project) AS project FROM series
-        UNION ALL
-        SELECT (SELECT min(project) FROM series WHERE project > p.project) FROM p WHERE p.project IS NOT NULL
-    )
-    SELECT project FROM p WHERE project IS NOT NULL LIMIT 10000"""
 
 
 class Series(NamedTuple):
@@ -229,4 +223,4 @@ class Catalogue:
 
     async def projects(self) -> list[str]:
         """All of them."""
-        return [row[0] for row in await self._database.rows(_PROJECTS)]
+        return [row[0] for row in await self._database.rows(PROJECTS)]

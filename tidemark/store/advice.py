@@ -41,6 +41,10 @@ MOST_DAYS: Final = 366
 CELLS_S: Final = (600, 3_600, 21_600, DAY_S)
 FEW: Final = 8
 """Points of a cell, below which it is hardly worth a look: then cells are longer, and fewer."""
+ROUNDS: Final = 5
+"""Of so many series at most that each has as many cells."""
+SLICES: Final = 200
+"""About so many different stretches of time are read: each of more series then, whose points lie on the same pages."""
 WORK_MEM: Final = "64MB"
 SET_WORK_MEM: Final = f"SELECT set_config('work_mem', '{WORK_MEM}', true)"
 _NEWEST: Final = 10_000
@@ -161,19 +165,22 @@ class Question:
         return self.ground.series * (until - start) / MICROSECONDS
 
     @property
+    def a_second(self) -> float:
+        """About how many points a series has a second."""
+        return max(1, self.ground.points) / max(1, self.ground.of_series) / (self.days * DAY_S)
+
+    @property
     def cell_s(self) -> int:
         """Length of a cell in seconds.
 
-        All of a series, where there are no more points than may be read; else the shortest that has a few.
+        All of a series, where there are no more points than may be read; else the shortest that has a few. Of much time
+        none is short: of a hypertable each look goes through the list of all chunks.
         """
         ground = self.ground
         if ground.points < int(MOST_POINTS * self.effort) and ground.of_series == ground.series:
             return self.span[1] // MICROSECONDS + 1
-        a_second = ground.points / max(1, ground.of_series) / max(1, self.days * DAY_S)
-        return next(
-            (one for one in CELLS_S if one % self.width_s == 0 and one * a_second >= FEW),
-            DAY_S,
-        )
+        least_s = max(FEW / self.a_second, CELLS_S[0] * self.days / 7)
+        return next((one for one in CELLS_S if one % self.width_s == 0 and one >= least_s), DAY_S)
 
     def arguments(self) -> tuple[Any, ...]:
         """The parameters of `advice_sql`."""
@@ -182,12 +189,16 @@ class Question:
         first = start // cell
         cells = max(1, -(-until // cell) - first)
         step = next(one for one in range(max(1, round(0.618 * cells)), 2 * cells + 1) if gcd(one, cells) == 1)
-        series = max(1, min(self.ground.series, int(MOST_SERIES * self.effort)))
+        points, most = int(MOST_POINTS * self.effort), int(MOST_SERIES * self.effort)
+        wanted = points / (self.a_second * self.cell_s)
+        series = max(1, min(self.ground.series, most if cells == 1 else min(most, int(wanted / ROUNDS))))
         rounds = min(cells, -(-int(MOST_CELLS * self.effort) // series))
+        groups = max(1, round(SLICES * series / wanted))
         sources = None if self.sources is None else list(self.sources)
         policy = self.width_s, self.ground.settings.horizon_s, self.ground.settings.debounce_s
-        order = self.cell_s, first, cells, step, rounds, series, int(MOST_POINTS * self.effort)
-        return (self.project, sources, *policy, *order, start, until, self.ground.now)
+        order = self.cell_s, first, cells, step, rounds, groups, series, points
+        bounds = start, until, self.ground.now, start / MICROSECONDS, until / MICROSECONDS
+        return (self.project, sources, *policy, *order, *bounds)
 
 
 class Step(NamedTuple):

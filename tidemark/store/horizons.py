@@ -16,10 +16,10 @@ ASKED: Final = "series.project = a.project AND (a.sources IS NULL OR series.sour
 
 
 def chosen(most: str) -> str:
-    """The SQL of so many of the series that are asked for at most, each with its hash and its place in the order of that."""
+    """The SQL of so many of the series that are asked for at most, each with its place in the order of a hash."""
     return f"""
-        SELECT series_id, hash, row_number() OVER (ORDER BY hash, series_id) - 1 AS place FROM (
-            SELECT series_id, ('x' || left(md5(series_id::text), 8))::bit(32)::bigint AS hash FROM series WHERE {ASKED}
+        SELECT series_id, row_number() OVER (ORDER BY hash, series_id) - 1 AS place FROM (
+            SELECT series_id, {_hash("series_id")} AS hash FROM series WHERE {ASKED}
             ORDER BY hash, series_id LIMIT {most}
         ) s ORDER BY place"""
 
@@ -31,14 +31,16 @@ def advice_sql(place: Callable[[int], str]) -> str:
     """The statement whose only row `tidemark.store.advice.advice` reads.
 
     It reads cells, each some minutes or more of a series, the newest points first, until there are points enough: so windows
-    are whole, but for the last, which is left out then. Round by round each series has another of its cells, the first one
-    and the order by a hash, each next one `step` further. Of each series in a window it has the lateness of
-    its first and its last point, and of all that came after the window's end; then of each horizon how many are complete,
-    and by which stretches of horizons (from `low` on, below `high`) how often they are corrected.
+    are whole, but for the last, which is left out then. Series go in the order of a hash, and round by round each has another
+    of its cells, a step further. Series of a group have the same at once, since points that came together lie together. Of
+    each series in a window it has the lateness of the first and the last point, and of all that came after the window's end;
+    then of each horizon how many are complete, and by which stretches of horizons (from `low` on, below `high`) how often they
+    are corrected.
 
     Its parameters: the project; names of its sources, or null for all of them; the length of a window, the horizon, the
     debounce and the length of a cell, in seconds; which cell since 1970 is the first, how many there are, the step, how many
-    rounds; most series, most points; from which event time until which, and the clock, in microseconds since 1970.
+    rounds, how many groups; most series, most points; from which event time until which, and the clock, in microseconds since
+    1970; the first two again in seconds, so that a hypertable leaves out its other chunks.
 
     Args:
         place: How the n-th parameter is written, from 1 on: `pyformat` or `numbered` of `tidemark.store.completeness`.
@@ -53,22 +55,28 @@ def advice_sql(place: Callable[[int], str]) -> str:
                        CAST({place(5)} AS float8) AS debounce_s, CAST({place(6)} AS bigint) AS cell_s,
                        CAST({place(7)} AS bigint) AS first_cell, CAST({place(8)} AS bigint) AS cells,
                        CAST({place(9)} AS bigint) AS step, CAST({place(10)} AS bigint) AS rounds,
-                       CAST({place(11)} AS bigint) AS series, CAST({place(12)} AS integer) AS points,
-                       {_time(place(13))} AS start, {_time(place(14))} AS until, {_time(place(15))} AS now
+                       CAST({place(11)} AS bigint) AS groups, CAST({place(12)} AS bigint) AS series,
+                       CAST({place(13)} AS integer) AS points, {_time(place(14))} AS start, {_time(place(15))} AS until,
+                       {_time(place(16))} AS now
             ) a
         ), cells AS MATERIALIZED (
             SELECT c.place, c.series_id, greatest(c.start, a.start) AS start, least(c.start + {_s("a.cell_s")}, a.until) AS until
             FROM asked a CROSS JOIN LATERAL (
                 SELECT s.series_id, round * a.series + s.place AS place, to_timestamp(
-                    (a.first_cell + mod(mod(s.hash + round * a.step - a.first_cell, a.cells) + a.cells, a.cells)) * a.cell_s
+                    (a.first_cell + mod(mod(s.begin + round * a.step - a.first_cell, a.cells) + a.cells, a.cells)) * a.cell_s
                 ) AS start
-                FROM ({chosen("a.series")}) s CROSS JOIN generate_series(0, a.rounds - 1) AS round
+                FROM ({chosen("a.series")}) h
+                CROSS JOIN LATERAL (
+                    SELECT h.series_id, h.place, {_hash("h.place * a.groups / a.series")} AS begin
+                ) s CROSS JOIN generate_series(0, a.rounds - 1) AS round
             ) c ORDER BY c.place
         ), found AS MATERIALIZED (
             SELECT c.place, c.series_id, {bin_("(SELECT width FROM asked)", "p.event_time")} AS start, p.publish_time
             FROM cells c CROSS JOIN LATERAL (
                 SELECT q.event_time, q.publish_time FROM points q
                 WHERE q.series_id = c.series_id AND q.event_time >= c.start AND q.event_time < c.until
+                AND q.event_time >= to_timestamp(CAST({place(17)} AS float8))
+                AND q.event_time < to_timestamp(CAST({place(18)} AS float8))
                 ORDER BY q.event_time DESC OFFSET 0
             ) p LIMIT (SELECT points FROM asked)
         ), cut AS MATERIALIZED (
@@ -138,6 +146,11 @@ def advice_sql(place: Callable[[int], str]) -> str:
                (SELECT {_us("start")} FROM judged), (SELECT {_us("until")} FROM judged),
                (SELECT sum(date_part('epoch', c.until - CASE WHEN cut.sampled AND c.place = cut.place THEN cut.start + a.width ELSE c.start END))
                 FROM cells c CROSS JOIN cut CROSS JOIN asked a WHERE NOT cut.sampled OR c.place <= cut.place)"""
+
+
+def _hash(number: str) -> str:
+    """A whole number from 0 to 2^32 - 1, which only depends on that number."""
+    return f"('x' || left(md5(({number})::text), 8))::bit(32)::bigint"
 
 
 def _time(microseconds: str) -> str:
