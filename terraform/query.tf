@@ -48,7 +48,7 @@ resource "google_cloud_run_v2_service" "query" {
   template {
     service_account                  = google_service_account.query[0].email
     timeout                          = "60s" # a slow reader of a large answer; what computes it has --query_timeout_s
-    max_instance_request_concurrency = 32    # 8 are executed, the others wait: less than --max_waiting, so that no instance says 429
+    max_instance_request_concurrency = 32    # 8 are executed, the others wait: less than --max_waiting, so that none of them is told 429
 
     scaling {
       min_instance_count = var.query_min_instances
@@ -84,8 +84,8 @@ resource "google_cloud_run_v2_service" "query" {
 
       resources {
         limits = {
-          cpu    = "1"     # a process uses one
-          memory = "512Mi" # 300 MB at most were measured
+          cpu    = "1"      # a process uses one
+          memory = "1024Mi" # 500 MB were seen, with the largest answers
         }
         cpu_idle          = false # the database is looked at, and tokens read again, beside requests
         startup_cpu_boost = true
