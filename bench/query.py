@@ -1,11 +1,12 @@
 """The query service beside VictoriaMetrics on the same data: 20 series, 28 days, a point every 30 s, as averages of two hours.
 
-    python bench/query.py [rollups] [marks] [owed] [points] [many] [clients] [memory] [beside] [--victoria-metrics PATH]
+    python bench/query.py [rollups] [marks] [owed] [points] [percentiles] [sketch] [many] [clients] [memory] [beside]
+                          [--victoria-metrics PATH]
 
 wrk asks both in turn, one connection at a time but for `clients`, which are 16; medians of `--rounds`. `rollups`: one series
 from settled hours, 336 intervals. `marks`: the same while 200 windows of another series are owed a settling. `owed`: of this one,
 so that 200 of its hours are read from minutes, and a minute of each from points. `points`: intervals that lie across the hours,
-80,640 points. `many`: all 20 series. `memory`: with 100,000 series, 16 clients and 50 requests that are refused for their size.
+80,640 points. `percentiles`: p99 of as many; `sketch`: of the sketches of their hours. `many`: all 20 series. `memory`: with 100,000 series, 16 clients and 50 requests that are refused for their size.
 `beside`: 16 clients while the pipeline stores 10,000 points a second in the same database. VictoriaMetrics answers without its
 cache (`nocache=1`). Needs wrk.
 """
@@ -37,6 +38,7 @@ from tidemark.local.job import Job
 from tidemark.local.postgres import Postgres
 from tidemark.local.stack import Stack
 from tidemark.store.connection import make_engine, transaction
+from tidemark.store.fold import SKETCH, SUMMARY, Range, fold_base
 from tidemark.store.migrate import migrate
 from tidemark.store.series import SeriesCache
 from tidemark.wire.block import SeriesKey
@@ -47,6 +49,7 @@ SERIES = 20
 TIERS_S = (60, 3600, 86_400)
 RANGE = f"from={read.START_S}&until={read.END_S}&interval-sec={read.INTERVAL_S}"
 ACROSS_HOURS = f"from={read.START_S + 7}&until={read.END_S - 7193}&interval-sec={read.INTERVAL_S}&align=from"
+SKETCHES = f"{RANGE}&quantiles=sketch"
 _ONE = "'&source=gateway-' .. (n % {series})"
 
 
@@ -117,6 +120,24 @@ def fill(url: str, series: int) -> None:
     pool.dispose()
 
 
+def sketch(url: str) -> None:
+    """The settled hours once more, of series of another metric, with sketches."""
+    pool = make_engine(url, 2, 600)
+    SeriesCache(pool).ids([SeriesKey("cams", f"gateway-{number}", "sketched") for number in range(SERIES)])
+    names = ", ".join((*SUMMARY, *SKETCH))
+    for day in range(read.START_S, read.END_S, 86_400):
+        with transaction(pool) as connection:
+            connection.exec_driver_sql(
+                f"""INSERT INTO rollups (series_id, tier_s, window_start, {names}, revision, final)
+                    SELECT n.series_id, 3600, window_start, {names}, 1, true
+                    FROM ({fold_base(3600, Range(day, day + 86_400), quantiles=True)}) f
+                    JOIN series s USING (series_id) JOIN series n ON n.source = s.source AND n.metric = 'sketched'"""
+            )
+    with pool.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM (ANALYZE) rollups")
+    pool.dispose()
+
+
 def mark(url: str, number: int, source: str = "gateway-19") -> None:
     """So many windows of one series that are owed a settling, spread over the range."""
     pool = make_engine(url, 1, 60)
@@ -155,10 +176,12 @@ end
     return {**told, "cpu_ms": cpu / told["requests"] * 1000, "a_second": told["requests"] / told["seconds"]}
 
 
-def ours(server: tuple[int, str], query: str, one: str = _ONE) -> Asked:
+def ours(
+    server: tuple[int, str], query: str, one: str = _ONE, *, metric: str = "fps", aggregation: str = "avg"
+) -> Asked:
     """A query of ours for each series in turn."""
-    path = f"'/v1/query?project=cams&metric=fps&aggregation=avg&{query}' .. {one.format(series=SERIES)}"
-    return Asked(*server, path)
+    path = f"/v1/query?project=cams&metric={metric}&aggregation={aggregation}&{query}"
+    return Asked(*server, f"'{path}' .. {one.format(series=SERIES)}")
 
 
 def theirs(server: tuple[int, str], query: str, start: int) -> Asked:
@@ -178,11 +201,16 @@ def measure(arguments: argparse.Namespace, url: str, stack: dict[str, tuple[int,
     service, peer_ = stack["ours"], stack.get("victoria_metrics")
     start = read.START_S + read.INTERVAL_S
     first = ours(service, RANGE, "'&source=gateway-0'")
+    if "sketch" in arguments.cases:
+        asked = f"{service[1]}/v1/query?project=cams&metric=sketched&aggregation=p99&{SKETCHES}"
+        assert json.load(urllib.request.urlopen(asked))["quantiles"] == "sketch"
     cases: dict[str, tuple[Asked, Asked | None, int, tuple[int, str]]] = {
         "rollups": (ours(service, RANGE), peer_ and theirs(peer_, _OF_ONE, start), 1, _NONE),
         "marks": (first, None, 1, (200, "gateway-19")),
         "owed": (first, None, 1, (200, "gateway-0")),
         "points": (ours(service, ACROSS_HOURS), peer_ and theirs(peer_, _OF_ONE, start + 7), 1, _NONE),
+        "percentiles": (ours(service, RANGE, aggregation="p99"), None, 1, _NONE),
+        "sketch": (ours(service, SKETCHES, metric="sketched", aggregation="p99"), None, 1, _NONE),
         "many": (ours(service, RANGE, "''"), peer_ and theirs(peer_, _OF_ALL, start), 1, _NONE),
         "clients": (ours(service, RANGE), peer_ and theirs(peer_, _OF_ONE, start), 16, _NONE),
     }
@@ -218,7 +246,7 @@ def _bars(medians: dict[str, dict[str, dict[str, float]]]) -> Bars:
         if "victoria_metrics" in medians["rollups"]:
             ratio = own["p50_ms"] / medians["rollups"]["victoria_metrics"]["p50_ms"]
             bars["rollups_to_victoria_metrics"] = (round(ratio, 2), "<=", 1.5)
-    for name, most in (("marks", 6), ("points", 45), ("many", 25)):
+    for name, most in (("marks", 6), ("points", 45), ("sketch", 15), ("many", 25)):
         if name in medians:
             bars[f"{name}_p50_ms"] = (medians[name]["ours"]["p50_ms"], "<=", most)
     if "clients" in medians:
@@ -291,7 +319,7 @@ def beside(arguments: argparse.Namespace) -> Figures:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = ["rollups", "marks", "owed", "points", "many", "clients", "memory", "beside"]
+    every = ["rollups", "marks", "owed", "points", "percentiles", "sketch", "many", "clients", "memory", "beside"]
     parser.add_argument("cases", nargs="*", default=every)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
@@ -304,6 +332,8 @@ def main() -> int:
             url = database.url()
             migrate(url)
             fill(url, 100_000 if "memory" in arguments.cases else 0)
+            if "sketch" in arguments.cases:
+                sketch(url)
             with serve(url) as service:
                 stack = {"ours": service}
                 if arguments.victoria_metrics:

@@ -54,6 +54,7 @@ class Request:
     across: str = "none"
     fill: str = "null"
     columns: tuple[str, ...] = ()
+    quantiles: str = "exact"
 
 
 @dataclass
@@ -218,6 +219,44 @@ def aggregate(name: str, points: list[Point], rises: list[float], seconds: float
         "sum": total.value,
     }
     return Near(exact[name], {"avg": total.off / number + 1e-320, "sum": total.off}.get(name, 0.0))
+
+
+def sketched(name: str, points: list[Point]) -> Near | None:
+    """A percentile of which each of the points around it is known within 1 %, or 1e-300."""
+    near = aggregate(name, points, [], 1)
+    if near is None:
+        return None
+    values = sorted(point.value for point in points)
+    rank = PERCENT[name] * (len(values) - 1)
+    around = values[rank // 100], values[-(-rank // 100)]
+    return Near(near.value, near.off + 0.01 * (1 + 1e-9) * max(map(abs, around)) + 1e-300)
+
+
+def needed(
+    window: tuple[int, int, int], tiers_s: tuple[int, ...], read_s: int, marks: list[Mark], cut: int | None
+) -> bool:
+    """Whether a rollup is read: nothing is owed to it, and something to every wider one over it.
+
+    Args:
+        window: Number of the series, tier and start of the rollup.
+        tiers_s: All tiers, the narrowest first.
+        read_s: The tier that is read where nothing is owed.
+        marks: What is owed.
+        cut: Of retention.
+    """
+    series, tier_s, start = window
+
+    def stale(each: int) -> bool:
+        begin = start - start % (each * SECOND)
+        if each == tiers_s[0] and cut is not None and begin < cut:
+            return False
+        return any(
+            mark.tier_s <= each and not mark.closing and mark.series in (None, series)
+            for mark in marks
+            if mark.start < begin + each * SECOND and mark.end > begin
+        )
+
+    return tier_s <= read_s and not stale(tier_s) and all(stale(each) for each in tiers_s if tier_s < each <= read_s)
 
 
 def fold(how: str, name: str, column: list[Near | None], points: list[list[Point]]) -> Near | None:

@@ -37,7 +37,9 @@ def database(url: str, loop: asyncio.Runner) -> Iterator[Database]:
 
 @pytest.mark.parametrize("seed", EVERYDAY)
 def test_every_answer_is_right(pool: Engine, database: Database, loop: asyncio.Runner, seed: int) -> None:
-    assert asked(World(planned(seed), pool, database, loop), 6) > 100
+    world = World(planned(seed), pool, database, loop)
+    assert asked(world, 6) > 100
+    assert world.said["sketch"]
 
 
 @pytest.mark.long

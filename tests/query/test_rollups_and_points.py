@@ -97,6 +97,7 @@ def test_rollups_say_to_the_bit_what_points_say(world: World, database: Database
 
 
 def test_answers_are_right_while_a_settler_is_at_work(world: World) -> None:
+    world.sketch(wanted=True)
     world.write(world.rows(1500))
     ended, failures = threading.Event(), []
 

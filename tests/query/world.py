@@ -10,6 +10,7 @@ import json
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
@@ -113,6 +114,8 @@ class World:
         self.styles = [self.rng.choice(["usual", "usual", "rising", "extreme", "tiny", "far", "zeros"]) for _ in KEYS]
         store = Store(database, plan.tiers_s, plan.horizon_s)
         self.service = Service(store, Catalogue(database), Completeness(store))
+        self.sketches = False
+        self.said: Counter[str | None] = Counter()
 
     def _spots(self) -> list[int]:
         """Moments at which something begins: of days of the zone, of hours, of windows."""
@@ -165,7 +168,7 @@ class World:
 
     def settle(self, most: int | None = None, *, forget: bool = True) -> None:
         """Settle all that is owed, or so many transactions of it."""
-        settler = Settler(self.pool, self.plan.tiers_s, self.plan.horizon_s)
+        settler = Settler(self.pool, self.plan.tiers_s, self.plan.horizon_s, self.sketches)
         done = 0
         while True:
             again = False
@@ -178,6 +181,21 @@ class World:
                     return
             if not again or not forget:
                 return
+
+    def sketch(self, *, wanted: bool) -> None:
+        """From now on rollups have sketches, or none."""
+        self.sketches = wanted
+        with transaction(self.pool) as connection:
+            connection.exec_driver_sql("UPDATE settings SET quantiles = %s", (wanted,))
+
+    def bare(self) -> list[tuple[int, int, int]]:
+        """Series, tier and start of each rollup that has points and no sketch."""
+        numbers = {number: at for at, number in enumerate(self.ids)}
+        with transaction(self.pool) as connection:
+            rows = connection.exec_driver_sql(
+                "SELECT series_id, tier_s, window_start FROM rollups WHERE bins IS NULL AND count > 0"
+            ).all()
+        return [(numbers[row[0]], row[1], round(row[2].timestamp()) * SECOND) for row in rows]
 
     def owe(self) -> None:
         """Marks as of a rebuild: of all series, or of one, in any tier."""
@@ -255,6 +273,7 @@ class World:
     def life(self) -> Iterator[str]:
         """What happens to a store; after each step it is looked at."""
         rng = self.rng
+        self.sketch(wanted=rng.random() < 0.8)
         self.write(self.rows(rng.choice([200, 700, 1500])))
         yield "written"
         self.settle(rng.randrange(1, 4), forget=rng.random() < 0.5)
@@ -271,6 +290,7 @@ class World:
         yield "deleted"
         self.settle(rng.randrange(1, 3), forget=False)
         yield "deleted, settled, not forgotten"
+        self.sketch(wanted=rng.random() < 0.8)
         self.settle()
         yield "deleted and settled"
         self.cut()
@@ -352,6 +372,7 @@ class World:
                 across,
                 fill,
                 columns if across == "none" else (),
+                rng.choice(["exact", "sketch", "sketch"]),
             ),
             names,
         )
@@ -390,6 +411,7 @@ class World:
             found.append(("tz", request.tz))
         found += [("aggregation", name) for name in request.aggregations]
         found += [("align", request.align), ("across", request.across), ("fill", request.fill)]
+        found += [("quantiles", request.quantiles)] if request.quantiles != "exact" or self.rng.random() < 0.3 else []
         return urlencode([*found, *(("columns", name) for name in request.columns)])
 
     def _written(self, us: int) -> str:
@@ -444,6 +466,7 @@ class Judged:
         self.same("until", told["until"], shown(edges[-1]))
         tier_s = oracle.tier(contents.tiers_s, edges)
         self.same("read", told["read"]["rollups"], tier_s)
+        self._quantiles(edges, tier_s)
         cut = contents.cut
         removed = shown(cut) if cut is not None and edges[0] < cut else None
         self.same("points-removed-before", told.get("points-removed-before"), removed)
@@ -463,6 +486,26 @@ class Judged:
             self.same("settled-until", settled, oracle.EPOCH + timedelta(microseconds=states.settled))
         columns = {name: self._column(name, edges, cells) for name in request.aggregations}
         self._lines(columns, cells, edges, states, known.pop())
+
+    def _quantiles(self, edges: list[int], tier_s: int | None) -> None:
+        request, said = self.request, self.told.get("quantiles")
+        wanted: str | None = None
+        if not oracle.PERCENT.keys().isdisjoint(request.aggregations):
+            wanted = "exact" if tier_s is None else request.quantiles
+            if wanted == "sketch" and self._lacks(edges, tier_s):
+                wanted = "exact" if self.marks is not None else said
+        self.same("quantiles", said, wanted)
+        self.same("error", self.told.get("error"), 0.01 if wanted == "sketch" else None)
+        self.world.said[wanted] += 1
+
+    def _lacks(self, edges: list[int], tier_s: int | None) -> bool:
+        contents = self.world.contents
+        return self.marks is None or any(
+            series in self.request.series
+            and edges[0] <= start < edges[-1]
+            and oracle.needed((series, each, start), contents.tiers_s, tier_s or 0, self.marks, contents.cut)
+            for series, each, start in self.world.bare()
+        )
 
     def same(self, what: str, said: Any, wanted: Any) -> None:
         assert said == wanted, (
@@ -509,6 +552,8 @@ class Judged:
             assert one[1] < other[0]
 
     def _column(self, name: str, edges: list[int], cells: list[oracle.Cells]) -> list[list[oracle.Near | None]]:
+        if name in oracle.PERCENT and self.told["quantiles"] == "sketch":
+            return [[oracle.sketched(name, points) for points in each.members] for each in cells]
         if name in oracle.OF_POINTS:
             cells = [oracle.raw_cells(self.world.contents, number, edges) for number in self.request.series]
         seconds = [(end - start) / SECOND for start, end in pairwise(edges)]

@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tidemark.query import columns, statement
 from tidemark.query.beside import GIANT, Giants, beside
 from tidemark.query.catalogue import Series
 from tidemark.query.database import Database
-from tidemark.query.fold import (
-    FROM_POINTS,
-    NEEDS,
-    Fields,
-    Floats,
-    States,
-    across,
-    aggregated,
-    filled,
-    of_points,
-    places,
-    scattered,
-)
+from tidemark.query.fold import NEEDS, PERCENTILES, Floats, States, across, aggregated, filled
 from tidemark.query.intervals import SECOND_US, Axis
 from tidemark.query.problems import ProblemError
-from tidemark.query.standing import MOST_POINTS
-from tidemark.wire.message import microseconds, moment
+from tidemark.query.reading import CORRECTED, FIELDS_OF_COLUMNS, SKETCH, Found, read
 
 MOST_INTERVALS: Final = 1_000_000
-_FIELDS_OF_COLUMNS: Final = {
-    "count": "count",
-    "min": "min",
-    "max": "max",
-    "late-count": "late_count",
-    "revision": statement.REVISION,
-}
-CORRECTED: Final = "corrected"
-_NOT_COUNTED_S: Final = 500_000
-"""Series times seconds, below which there are hardly too many points."""
 
 
 class Wanted(NamedTuple):
@@ -54,12 +28,14 @@ class Wanted(NamedTuple):
         columns: What else.
         across: How series are folded; `none`: they are not.
         fill: What stands where there are no points.
+        quantiles: `sketch`: percentiles may be from sketches.
     """
 
     aggregations: tuple[str, ...]
     columns: tuple[str, ...]
     across: str
     fill: str
+    quantiles: str
 
 
 @dataclass
@@ -92,6 +68,7 @@ class Buckets:
         tier_s: Of the rollups that were read; None: points were.
         points: How many intervals were folded from points.
         cut_us: Points before this moment may be gone; None: none are.
+        quantiles: `sketch` or `exact`: what percentiles are of; None: there are none.
     """
 
     lines: list[Line]
@@ -102,6 +79,7 @@ class Buckets:
     tier_s: int | None
     points: int
     cut_us: int | None
+    quantiles: str | None
 
 
 @dataclass
@@ -121,15 +99,6 @@ class Store:
     giants: Giants = field(default_factory=Giants)
 
 
-class _Found(NamedTuple):
-    fields: Fields
-    raw: dict[str, Floats]
-    owed: columns.Owed
-    as_of_us: int
-    cut_us: int | None
-    tier_s: int | None
-
-
 async def buckets(store: Store, series: Sequence[Series], axis: Axis, wanted: Wanted) -> Buckets:
     """Read and fold.
 
@@ -145,11 +114,11 @@ async def buckets(store: Store, series: Sequence[Series], axis: Axis, wanted: Wa
     numbers = [each.number for each in series]
     if asked >= GIANT:
         await store.giants.enter()
-    found = await _read(store, numbers, axis, wanted, giant=asked >= GIANT)
+    found = await read(store, numbers, axis, wanted, giant=asked >= GIANT)
     return await beside(asked, lambda: _told(store, series, axis, wanted, found))
 
 
-def _told(store: Store, series: Sequence[Series], axis: Axis, wanted: Wanted, found: _Found) -> Buckets:
+def _told(store: Store, series: Sequence[Series], axis: Axis, wanted: Wanted, found: Found) -> Buckets:
     numbers = [each.number for each in series]
     base_us = store.tiers_s[0] * SECOND_US
     closed_us = (found.as_of_us - round(store.horizon_s * SECOND_US)) // base_us * base_us
@@ -157,10 +126,12 @@ def _told(store: Store, series: Sequence[Series], axis: Axis, wanted: Wanted, fo
     settled_us = min(closed_us, int(owing.min()) // base_us * base_us) if len(owing) else closed_us
     states = States(axis, numbers, found.owed, closed_us, found.as_of_us)
     known = int(np.searchsorted(axis.boundaries[1:], found.as_of_us, side="right"))
-    whole = {name: aggregated(name, found.fields) if name in NEEDS else found.raw[name] for name in wanted.aggregations}
+    whole = {
+        name: aggregated(name, found.fields) if name in NEEDS else found.made[name] for name in wanted.aggregations
+    }
     there = ~np.isnan(found.fields["count"])
     letters = states.letters(there) if "state" in wanted.columns else None
-    extra = {name: found.fields[field] for name, field in _FIELDS_OF_COLUMNS.items() if name in wanted.columns}
+    extra = {name: found.fields[field] for name, field in FIELDS_OF_COLUMNS.items() if name in wanted.columns}
     if CORRECTED in wanted.columns:
         extra[CORRECTED] = found.fields[CORRECTED]
     if "revision" in extra:  # points have none
@@ -172,7 +143,10 @@ def _told(store: Store, series: Sequence[Series], axis: Axis, wanted: Wanted, fo
         one = {name: across(wanted.across, name, values, found.fields) for name, values in whole.items()}
         lines = _lines([None], one, {}, None, wanted.fill, known)
     points = int(np.count_nonzero(there)) if found.tier_s is None else states.changed
-    return Buckets(lines, there, states.provisional, found.as_of_us, settled_us, found.tier_s, points, found.cut_us)
+    quantiles = SKETCH if found.sketched else "exact" if PERCENTILES.keys() & wanted.aggregations else None
+    return Buckets(
+        lines, there, states.provisional, found.as_of_us, settled_us, found.tier_s, points, found.cut_us, quantiles
+    )
 
 
 def _lines(
@@ -192,81 +166,3 @@ def _lines(
         where = {name: np.flatnonzero(gaps[row]).tolist() for name, (_, gaps) in done.items() if gaps[row].any()}
         lines.append(Line(each, values, letters[row] if letters else None, where))
     return lines
-
-
-async def _read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted, *, giant: bool) -> _Found:
-    needed = {"count"} | {field for name in wanted.aggregations for field in NEEDS.get(name, ())}
-    needed |= {field for name, field in _FIELDS_OF_COLUMNS.items() if name in wanted.columns}
-    raw = [name for name in wanted.aggregations if name in FROM_POINTS]
-    span = moment(axis.start_us), moment(axis.end_us)
-    tier_s = statement.widest(store.tiers_s, axis)
-    if raw or tier_s is None:
-        await _refuse_giants(store, numbers, axis, statement.MOST_TAKEN if raw else MOST_POINTS)
-    how = statement.intervals(axis)
-    text = partial(
-        statement.folded,
-        store.tiers_s,
-        tier_s,
-        tuple(sorted(needed)),
-        how.start_of,
-        alone=len(numbers) == 1,
-        corrected=CORRECTED in wanted.columns,
-    )
-    arguments = (*span, numbers, *how.arguments)
-    made: dict[str, Floats] = {}
-    if raw:
-        before = "rate" in raw or "increase" in raw
-        most = statement.MOST_TAKEN if giant else GIANT
-        row, points = await store.database.rows_together(
-            (text(owing=True), arguments), (statement.POINTS, (*span, numbers, before, most + 1))
-        )
-        value = columns.doubles(points["value"])
-        if len(value) > most and not giant:
-            await store.giants.enter()
-            return await _read(store, numbers, axis, wanted, giant=True)
-        if len(value) > most:
-            raise too_many_points(most)
-        ids, times = columns.integers(points["series_id"]), columns.moments(points["event_time"])
-        made = await beside(
-            len(value), lambda: {name: of_points(name, axis, numbers, ids, times, value) for name in raw}
-        )
-    else:
-        # of what ended long ago hardly anything is owed
-        old = tier_s is not None and axis.end_us < time.time_ns() // 1000 - (store.horizon_s + tier_s) * SECOND_US
-        row = await store.database.row(text(owing=not old), *arguments)
-        if old and columns.Owed(row["owed"]).owes():
-            row = await store.database.row(text(owing=True), *arguments)
-    arrays = {name: (columns.longs if name in statement.WHOLE else columns.doubles)(row[name]) for name in needed}
-    if row["points"] > MOST_POINTS:
-        raise too_many_points(MOST_POINTS)
-    ids, starts = columns.integers(row["series_id"]), columns.moments(row["start"])
-    fields = scattered(axis, numbers, ids, starts, arrays)
-    if CORRECTED in wanted.columns:
-        of, at, number = columns.numbered(row[CORRECTED])
-        often = np.zeros(len(numbers) * len(axis))
-        often[places(axis, numbers, of, at)] = number
-        fields[CORRECTED] = often.reshape(len(numbers), len(axis))
-    cut_us = None if row["cut"] is None else microseconds(row["cut"])
-    return _Found(fields, made, columns.Owed(row["owed"]), microseconds(row["as_of"]), cut_us, tier_s)
-
-
-async def _refuse_giants(store: Store, numbers: list[int], axis: Axis, most: int) -> None:
-    """Where it may be a great many points, count them by rollups first, so that they are not read in vain."""
-    seconds = (axis.end_us - axis.start_us) // SECOND_US
-    if seconds * len(numbers) < _NOT_COUNTED_S:
-        return
-    span = moment(axis.start_us), moment(axis.end_us)
-    for tier_s in reversed(store.tiers_s):
-        if seconds >= 2 * tier_s:
-            row = await store.database.row(statement.HOW_MANY, *span, numbers, tier_s)
-            if row[0] > most:
-                raise too_many_points(most)
-            return
-
-
-def too_many_points(most: int) -> ProblemError:
-    """More than may be read."""
-    return ProblemError(
-        "too-many-points",
-        f"That reads more than {most:,} points: ask for less of it, or for intervals and aggregations that rollups give.",
-    )

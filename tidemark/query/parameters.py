@@ -157,10 +157,18 @@ QUERY: Final = (
         "aggregation",
         "What is told of an interval's points. `increase` is the sum of the differences between successive points, where a lesser "
         "value begins again at 0; `rate` is that by the second; percentiles lie between the two points around them. These three "
-        "read points, the others rollups where they can.",
+        "read points (percentiles: see `quantiles`), the others rollups where they can.",
         one_of(*AGGREGATIONS),
         "avg",
         repeats=True,
+    ),
+    _made(
+        "quantiles",
+        "`sketch`: percentiles come from the sketches of rollups (`--quantiles` of ingest) where intervals are made of their windows "
+        "and each of them has one: that takes less, and outlives the points. They are off by `error` of the points around them at "
+        "most, each series' own. Elsewhere, and with `exact`, points are read. The answer says which: `sketch` or `exact`.",
+        one_of("exact", "sketch"),
+        "exact",
     ),
     ACROSS,
     Parameter(

@@ -95,7 +95,13 @@ SHAPES: Final = {
             "start": _list(_WHOLE),
             "series": _list(_LINE),
         },
-        {**_LATE, "tz": _TEXT, "points-removed-before": _TIME},
+        {
+            **_LATE,
+            "tz": _TEXT,
+            "points-removed-before": _TIME,
+            "quantiles": {"enum": ["exact", "sketch"]},
+            "error": _NUMBER,
+        },
     ),
     "/v1/series": _object(
         {

@@ -70,7 +70,7 @@ OF_ROLLUPS: Final = {
 MEAN_OF_WIDE: Final = _mean("sum(p.sum) OVER whole", "sum(p.count) OVER whole")
 SKETCH: Final = ("bins", "bin_counts", *QUANTILES)
 """What a rollup has besides its summary where quantiles are asked for: see `tidemark.wire.quantiles`. Null elsewhere."""
-_BIN: Final = (
+BIN: Final = (
     f"CASE WHEN abs(p.value) < {LEAST!r}::float8 THEN 0"
     f" ELSE (sign(p.value) * (ceil(ln(abs(p.value)) / {LOG_GAMMA!r}::float8) + {OFFSET}))::integer END"
 )
@@ -140,7 +140,7 @@ def fold_base(tier_s: int, scope: Range | Sequence[Range], *, quantiles: bool = 
     Columns: series_id, window_start, `SUMMARY` and `SKETCH`, which is null without `quantiles`.
     """
     source = f"{points_of(scope)} AND p.event_time >= {_CUT}"
-    counted = f"""SELECT p.series_id, {base_window(tier_s)} AS window_start, {_BIN} AS bin, count(*) AS n
+    counted = f"""SELECT p.series_id, {base_window(tier_s)} AS window_start, {BIN} AS bin, count(*) AS n
         FROM {source} GROUP BY 1, 2, 3"""
     return f"""{_with_sketch(_fold_points(tier_s, source), counted if quantiles else None)}
         UNION ALL
