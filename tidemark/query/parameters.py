@@ -198,8 +198,8 @@ QUERY: Final = (
         "columns",
         "What else is told of each interval: count, min, max, late-count (points that came after their window's end), revision "
         "(when it was last settled, in microseconds; null where points were read), state (a letter an interval: f final, s settled "
-        "early, p provisional, o open, - no points), corrected (how often windows that begin in it were settled again with other points, of "
-        "the rollups that were read, or of the narrowest).",
+        "early, p provisional, o open, - no points), corrected (how often windows that begin in it were settled again with other points "
+        "when they had been final, of the rollups that were read, or of the narrowest; as long as `--corrections_days` keeps that).",
         one_of("count", "min", "max", "late-count", "revision", "state", "corrected"),
         repeats=True,
     ),
