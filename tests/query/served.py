@@ -22,6 +22,7 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.edge.house import rest
+from tests.waiting import eventually
 from tidemark.local.processes import free_port
 from tidemark.query.paths import HEALTH
 from tidemark.store.connection import make_engine, transaction
@@ -231,6 +232,7 @@ class Others(threading.Thread):
 
     def __enter__(self) -> Self:
         self.start()
+        eventually(lambda: bool(self.took))
         return self
 
     def __exit__(self, *_: object) -> None:
