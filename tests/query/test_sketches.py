@@ -19,6 +19,7 @@ from tidemark.edge.tokens import Grant
 from tidemark.query import reading, statement
 from tidemark.query.answers import JSON, written
 from tidemark.query.columns import POSTGRES_EPOCH_US
+from tidemark.query.connections import Connection
 from tidemark.query.database import Database
 from tidemark.query.fold import PERCENTILES
 from tidemark.query.intervals import Axis
@@ -131,6 +132,23 @@ def test_a_tag_is_of_what_is_said_of_quantiles(world: World) -> None:
     (one, tag), (other, other_tag) = answer(world, request), answer(world, replace(request, quantiles="exact"))
     assert bytes(one.told["series"]) == bytes(other.told["series"])
     assert tag != other_tag
+
+
+def test_sketches_are_of_the_same_snapshot_as_all_else(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    request = replace(WHOLE, aggregations=("p50", "increase"), columns=("count", "max"))
+    before, fetchrow, number = asked(world, request), Connection.fetchrow, iter(range(3))
+
+    async def meanwhile(*arguments: Any) -> Any:
+        found = await fetchrow(*arguments)
+        world.write([(0, START + at, START, 1e9) for at in range(next(number) * 500, 1000)])
+        return found
+
+    monkeypatch.setattr(Connection, "fetchrow", meanwhile)
+    told, _ = world.ask(world.fields(request, NAMES))
+    monkeypatch.undo()
+    assert list(number) == []
+    assert told["series"] == before["series"]
+    assert asked(world, request)["series"] != before["series"]
 
 
 def test_many_bins_are_for_few_requests_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
