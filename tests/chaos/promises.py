@@ -15,8 +15,9 @@ from tests.chaos.oracle import Oracle
 from tests.chaos.traffic import Sent, Series
 from tests.store.corrections import chained, same
 from tidemark.errors import TidemarkError
-from tidemark.store.completeness import completeness, completeness_sql, pyformat
+from tidemark.store.completeness import completeness, completeness_sql
 from tidemark.store.connection import transaction
+from tidemark.store.expressions import pyformat
 
 US = 1_000_000
 Window = tuple[Series, int, int]

@@ -20,7 +20,7 @@ from tidemark.store.connection import make_engine, transaction
 from tidemark.store.horizons import TARGETS
 from tidemark.store.location import database_url
 from tidemark.store.series import PROJECTS
-from tidemark.wire.message import moment
+from tidemark.wire.message import to_the_second
 
 STATEMENT_TIMEOUT_S: Final = 60
 MOST_PROJECTS: Final = 20
@@ -85,9 +85,9 @@ def told(advice: Advice) -> dict[str, Any]:
     return {
         "project": question.project,
         "window_s": question.width_s,
-        "from": _time(advice.start),
-        "until": _time(advice.until),
-        "points_removed_before": _time(question.ground.removed_before),
+        "from": to_the_second(advice.start),
+        "until": to_the_second(advice.until),
+        "points_removed_before": to_the_second(question.ground.removed_before),
         "points": advice.points,
         "series": advice.series,
         "sampled": advice.sampled,
@@ -119,11 +119,11 @@ def _of_project(advice: Advice) -> list[str]:
         return [f"{question.project}: nothing of the last {question.days} days is old enough yet."]
     runs = "" if question.width_s == ground.settings.tiers_s[0] else f" ({ground.settings.tiers_s[0]} s run now)"
     part = "all there are" if advice.sampled == 1 else f"a sample of {advice.sampled:.2%}"
-    span = f"from {_time(advice.start)} until {_time(advice.until)}"
+    span = f"from {to_the_second(advice.start)} until {to_the_second(advice.until)}"
     read_ = f"{advice.points:,} points of {advice.series:,} series, {part}"
     lines = [f"{question.project}: windows of {question.width_s} s{runs} {span}; {read_}"]
     if ground.removed_before is not None and ground.removed_before > ground.now - question.days * DAY_S * 1_000_000:
-        lines.append(f"    points before {_time(ground.removed_before)} were removed")
+        lines.append(f"    points before {to_the_second(ground.removed_before)} were removed")
     lines.append(f"{'horizon':>14} {'complete':>10} {'corrections a day':>19} {'first settled after':>21}")
     lines += [_row(advice, step) for step in advice.steps if step in _shown(advice)]
     settling = "is not known and not in it" if ground.settling_s is None else f"is {ground.settling_s:,.1f} s of it"
@@ -149,7 +149,3 @@ def _row(advice: Advice, step: Step) -> str:
         f"{step.horizon_s:>12,.10g} s {complete:>10.3%} {step.corrections_a_day:>19,.0f} {step.delay_s:>19,.1f} s"
         f"  {', '.join(notes)}"
     ).rstrip()
-
-
-def _time(us: int | None) -> str | None:
-    return None if us is None else moment(us).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -16,7 +16,7 @@ from tidemark.store.completeness import MOST_CORRECTIONS, Completeness, Heartbea
 from tidemark.store.connection import make_engine
 from tidemark.store.location import database_url
 from tidemark.store.sources import SourceLateness, sources
-from tidemark.wire.message import moment
+from tidemark.wire.message import to_the_second
 from tidemark.wire.summary import MICROSECONDS
 
 STATEMENT_TIMEOUT_S: Final = 60
@@ -55,10 +55,10 @@ def _told(found: Completeness | None, silent: list[SourceLateness]) -> dict[str,
     if found is None:
         return {"complete_until": None, "ingest": "nothing was written yet"}
     return {
-        "complete_until": _time(found.complete_until),
+        "complete_until": to_the_second(found.complete_until),
         "behind_s": found.behind_s,
-        "settled_until": _time(found.settled_until),
-        "ingested_until": _time(found.ingested_until),
+        "settled_until": to_the_second(found.settled_until),
+        "ingested_until": to_the_second(found.ingested_until),
         "ingest": found.ingest,
         "expected_late": found.expected_late,
         "oldest_due_s": found.oldest_due_s,
@@ -66,9 +66,9 @@ def _told(found: Completeness | None, silent: list[SourceLateness]) -> dict[str,
         "heartbeats": [
             {
                 **one.__dict__,
-                "at": _time(one.at),
-                "written_publish_time": _time(one.written_publish_time),
-                "watermark": _time(one.watermark),
+                "at": to_the_second(one.at),
+                "written_publish_time": to_the_second(one.written_publish_time),
+                "watermark": to_the_second(one.watermark),
             }
             for one in found.heartbeats
         ],
@@ -82,13 +82,13 @@ def _lines(found: Completeness | None, silent: list[SourceLateness]) -> list[str
     if found.behind_s is None:
         complete = "not known: ingest does not know yet what it has stored"
     else:
-        complete = f"{_time(found.complete_until)}, {found.behind_s:,.0f} s behind the clock"
+        complete = f"{to_the_second(found.complete_until)}, {found.behind_s:,.0f} s behind the clock"
     late = "no points yet" if found.expected_late is None else f"{found.expected_late:.2%} of the points"
     more = " or more" if found.corrections == MOST_CORRECTIONS else ""
     lines = [
         f"complete until   {complete}",
-        f"settled until    {_time(found.settled_until)}   the oldest due mark {found.oldest_due_s:,.0f} s old",
-        f"ingested until   {_time(found.ingested_until) or 'not known'}   ingest {found.ingest}",
+        f"settled until    {to_the_second(found.settled_until)}   the oldest due mark {found.oldest_due_s:,.0f} s old",
+        f"ingested until   {to_the_second(found.ingested_until) or 'not known'}   ingest {found.ingest}",
         f"expected late    {late} came after the horizon of their window",
         f"corrections      {found.corrections:,}{more} in the last hour",
     ]
@@ -101,8 +101,4 @@ def _lines(found: Completeness | None, silent: list[SourceLateness]) -> list[str
 def _of(one: Heartbeat, now: int) -> str:
     doing = "idle" if one.idle else "at work"
     heard = f"heard of {(now - one.at) / MICROSECONDS:,.0f} s ago, {doing}"
-    return f"{one.job}, process {one.process}: {heard}, stored until {_time(one.written_publish_time) or 'not known'}"
-
-
-def _time(us: int | None) -> str | None:
-    return None if us is None else moment(us).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return f"{one.job}, process {one.process}: {heard}, stored until {to_the_second(one.written_publish_time) or 'not known'}"

@@ -8,7 +8,7 @@ from typing import Any, Final
 from tidemark.query.answers import shown
 from tidemark.query.database import Database
 from tidemark.store.advice import SET_WORK_MEM, Advice, Question, Step, advice, counting, ground, ground_sql
-from tidemark.store.completeness import numbered
+from tidemark.store.expressions import numbered
 from tidemark.store.horizons import TARGETS, advice_sql
 
 EFFORT: Final = 0.5

@@ -15,7 +15,8 @@ from tidemark.query.connections import STARTED
 from tidemark.query.intervals import SECOND_US
 from tidemark.store.agreement import KEPT, kept_as
 from tidemark.store.completeness import Completeness as Found
-from tidemark.store.completeness import completeness, completeness_sql, numbered
+from tidemark.store.completeness import completeness, completeness_sql
+from tidemark.store.expressions import numbered
 from tidemark.wire.message import microseconds, moment
 
 if TYPE_CHECKING:

@@ -28,8 +28,8 @@ from sqlalchemy import Engine
 
 from tidemark.settings import DAY_S
 from tidemark.store.agreement import KEPT, Agreement, kept_as
-from tidemark.store.completeness import pyformat
 from tidemark.store.connection import transaction
+from tidemark.store.expressions import pyformat
 from tidemark.store.horizons import ASKED, advice_sql, chosen
 from tidemark.wire.summary import MICROSECONDS
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from tidemark.store.connection import single_statement
+from tidemark.store.expressions import microseconds_of, moment_of, pyformat, seconds
 from tidemark.store.heartbeats import COUNTS_S, LIVE_S
 from tidemark.wire.message import moment
 from tidemark.wire.summary import MICROSECONDS
@@ -29,16 +30,6 @@ MOST_CORRECTIONS: Final = 10_000
 """Counted no further."""
 
 
-def pyformat(_number: int) -> str:
-    """A place for a parameter as pg8000 has it, and psycopg."""
-    return "%s"
-
-
-def numbered(number: int) -> str:
-    """The same as asyncpg has it."""
-    return f"${number}"
-
-
 def completeness_sql(place: Callable[[int], str]) -> str:
     """One statement, and so one snapshot, whose only row `completeness` reads.
 
@@ -46,20 +37,20 @@ def completeness_sql(place: Callable[[int], str]) -> str:
     event time and the exclusive last, in microseconds since 1970, or null.
 
     Args:
-        place: How the n-th parameter is written, from 1 on: `pyformat` or `numbered`.
+        place: How the n-th parameter is written, from 1 on: `pyformat` or `numbered` of `tidemark.store.expressions`.
     """
     return f"""
         WITH asked AS MATERIALIZED (
             SELECT CAST({place(1)} AS text) AS project, CAST({place(2)} AS integer[]) AS series_ids,
-                   coalesce({_time(place(3))}, '-infinity') AS start, coalesce({_time(place(4))}, 'infinity') AS until
+                   coalesce({moment_of(place(3))}, '-infinity') AS start, coalesce({moment_of(place(4))}, 'infinity') AS until
         ), kept AS MATERIALIZED (
             SELECT tiers_s, tiers_s[1] AS base_s, horizon_s FROM settings
         )
-        SELECT (SELECT to_json(tiers_s)::text FROM kept), (SELECT horizon_s FROM kept), {_us("now()")},
-               (SELECT {_us("min(w.start)")}
+        SELECT (SELECT to_json(tiers_s)::text FROM kept), (SELECT horizon_s FROM kept), {microseconds_of("now()")},
+               (SELECT {microseconds_of("min(w.start)")}
                 FROM kept CROSS JOIN unnest(kept.tiers_s) AS t(tier_s) CROSS JOIN LATERAL (
-                    SELECT greatest(m.window_from, date_bin({_s("t.tier_s")}, a.start, to_timestamp(0)))
-                           + {_s("(t.tier_s - kept.base_s)")} AS start
+                    SELECT greatest(m.window_from, date_bin({seconds("t.tier_s")}, a.start, to_timestamp(0)))
+                           + {seconds("(t.tier_s - kept.base_s)")} AS start
                     FROM asked a, marks m
                     WHERE m.tier_s = t.tier_s AND m.window_from < a.until AND m.window_to > a.start
                     AND (m.series_id IS NULL OR {_is_asked("m.series_id")})
@@ -75,21 +66,9 @@ def completeness_sql(place: Callable[[int], str]) -> str:
                     LIMIT {MOST_CORRECTIONS:d}
                 ) c),
                (SELECT coalesce(json_agg(json_build_array(
-                    process, job, {_us("at")}, idle, {_us("least(written_publish_time, at)")}, {_us("watermark")}
+                    process, job, {microseconds_of("at")}, idle, {microseconds_of("least(written_publish_time, at)")}, {microseconds_of("watermark")}
                 ) ORDER BY at DESC, process), '[]')::text
                 FROM heartbeats WHERE at > (SELECT max(at) FROM heartbeats) - interval '{_TOLD}')"""
-
-
-def _time(microseconds: str) -> str:
-    return f"to_timestamp(0) + CAST({microseconds} AS bigint) * interval '1 microsecond'"
-
-
-def _us(time: str) -> str:
-    return f"(extract(epoch FROM {time}) * {MICROSECONDS:d})::bigint"
-
-
-def _s(seconds: str) -> str:
-    return f"{seconds} * interval '1 second'"
 
 
 def _is_asked(series_id: str) -> str:

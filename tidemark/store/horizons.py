@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from tidemark.wire.summary import MICROSECONDS
+from tidemark.store.expressions import microseconds_of, moment_of, seconds
 
 HORIZONS_S: Final = (0, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1_800, 3_600, 10_800, 21_600, 43_200, 86_400)
 TARGETS: Final = (0.99, 0.999)
@@ -43,12 +43,12 @@ def advice_sql(place: Callable[[int], str]) -> str:
     1970; the first two again in seconds, so that a hypertable leaves out its other chunks.
 
     Args:
-        place: How the n-th parameter is written, from 1 on: `pyformat` or `numbered` of `tidemark.store.completeness`.
+        place: How the n-th parameter is written, from 1 on: `pyformat` or `numbered` of `tidemark.store.expressions`.
     """
     bin_ = "date_bin({0}, {1}, to_timestamp(0))".format
     return f"""
         WITH asked AS MATERIALIZED (
-            SELECT a.*, {_s("a.width_s")} AS width
+            SELECT a.*, {seconds("a.width_s")} AS width
             FROM (
                 SELECT CAST({place(1)} AS text) AS project, CAST({place(2)} AS text[]) AS sources,
                        CAST({place(3)} AS integer) AS width_s, CAST({place(4)} AS float8) AS horizon_s,
@@ -56,11 +56,11 @@ def advice_sql(place: Callable[[int], str]) -> str:
                        CAST({place(7)} AS bigint) AS first_cell, CAST({place(8)} AS bigint) AS cells,
                        CAST({place(9)} AS bigint) AS step, CAST({place(10)} AS bigint) AS rounds,
                        CAST({place(11)} AS bigint) AS groups, CAST({place(12)} AS bigint) AS series,
-                       CAST({place(13)} AS integer) AS points, {_time(place(14))} AS start, {_time(place(15))} AS until,
-                       {_time(place(16))} AS now
+                       CAST({place(13)} AS integer) AS points, {moment_of(place(14))} AS start, {moment_of(place(15))} AS until,
+                       {moment_of(place(16))} AS now
             ) a
         ), cells AS MATERIALIZED (
-            SELECT c.place, c.series_id, greatest(c.start, a.start) AS start, least(c.start + {_s("a.cell_s")}, a.until) AS until
+            SELECT c.place, c.series_id, greatest(c.start, a.start) AS start, least(c.start + {seconds("a.cell_s")}, a.until) AS until
             FROM asked a CROSS JOIN LATERAL (
                 SELECT s.series_id, round * a.series + s.place AS place, to_timestamp(
                     (a.first_cell + mod(mod(s.begin + round * a.step - a.first_cell, a.cells) + a.cells, a.cells)) * a.cell_s
@@ -143,7 +143,7 @@ def advice_sql(place: Callable[[int], str]) -> str:
                (SELECT json_agg(horizon_s ORDER BY number)::text FROM targets),
                (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY gathered) FROM pairs),
                (SELECT count(*) FROM pairs), (SELECT count(*) FROM arrivals), (SELECT count(DISTINCT series_id) FROM arrivals),
-               (SELECT {_us("start")} FROM judged), (SELECT {_us("until")} FROM judged),
+               (SELECT {microseconds_of("start")} FROM judged), (SELECT {microseconds_of("until")} FROM judged),
                (SELECT sum(date_part('epoch', c.until - CASE WHEN cut.sampled AND c.place = cut.place THEN cut.start + a.width ELSE c.start END))
                 FROM cells c CROSS JOIN cut CROSS JOIN asked a WHERE NOT cut.sampled OR c.place <= cut.place)"""
 
@@ -151,15 +151,3 @@ def advice_sql(place: Callable[[int], str]) -> str:
 def _hash(number: str) -> str:
     """A whole number from 0 to 2^32 - 1, which only depends on that number."""
     return f"('x' || left(md5(({number})::text), 8))::bit(32)::bigint"
-
-
-def _time(microseconds: str) -> str:
-    return f"to_timestamp(0) + CAST({microseconds} AS bigint) * interval '1 microsecond'"
-
-
-def _us(time: str) -> str:
-    return f"(extract(epoch FROM {time}) * {MICROSECONDS:d})::bigint"
-
-
-def _s(seconds: str) -> str:
-    return f"{seconds} * interval '1 second'"

@@ -67,6 +67,11 @@ def moment(microseconds: int) -> datetime:
     return EPOCH + timedelta(microseconds=microseconds)
 
 
+def to_the_second(us: int | None) -> str | None:
+    """A moment in microseconds since 1970 as RFC 3339, for people."""
+    return None if us is None else moment(us).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
 def moment_s(seconds: int) -> datetime:
     """The same of whole seconds."""
     return EPOCH + timedelta(seconds=seconds)
