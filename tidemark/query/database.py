@@ -75,7 +75,8 @@ class Database:
             UnavailableError, MisconfiguredError: see `tidemark.store.errors`.
         """
         async with self._connection() as connection:
-            return list(await connection.fetch(statement, *arguments))
+            found: Sequence[asyncpg.Record] = await connection.fetch(statement, *arguments)
+            return found
 
     async def rows_together(self, *asked: tuple[str, tuple[Any, ...]]) -> list[asyncpg.Record]:
         """The one row of each of several statements, all of which see one snapshot.

@@ -33,6 +33,7 @@ async def answered(values: Values, over: Axis, found: Buckets, known: Mapping[st
         found: What is in them.
         known: How complete that is.
     """
+    provisional, quantiles, names = _ranges(over, found), _quantiles(found), _columns(values)
     told = {
         "project": values["project"],
         "from": shown(over.start_us),
@@ -40,24 +41,24 @@ async def answered(values: Values, over: Axis, found: Buckets, known: Mapping[st
         "interval-sec": over.interval_s,
         "as-of": shown(found.as_of_us),
         **known,
-        "provisional": _ranges(over, found),
+        "provisional": provisional,
         "read": _read(found),
-        **_quantiles(found),
+        **quantiles,
     }
     if values["tz"]:
         told["tz"] = values["tz"]
     if found.cut_us is not None and over.start_us < found.cut_us:
         told["points-removed-before"] = shown(found.cut_us)
     start = _starts(over)
-    size = len(over) * len(found.lines) * len(_columns(values))
+    size = len(over) * len(found.lines) * len(names)
     lines = await beside(size, lambda: encoded([_line(line, values) for line in found.lines]))
     skip = values["fill"] == "none"
-    header = ("start", "source", "metric", *_columns(values))
+    header = ("start", "source", "metric", *names)
     return Answer(
         {**told, "start": msgspec.Raw(start), "series": msgspec.Raw(lines)},
         header,
-        _rows(over, found, values, skip=skip),
-        b"".join((start, lines, encoded(told["provisional"]), encoded(_quantiles(found)))),
+        _rows(over, found, values, names, skip=skip),
+        b"".join((start, lines, encoded(provisional), encoded(quantiles))),
         size,
     )
 
@@ -98,9 +99,8 @@ def _plain(value: float) -> int | float:
     return int(value) if abs(value) < _EXACT and value == int(value) else value
 
 
-def _rows(over: Axis, found: Buckets, values: Values, *, skip: bool) -> Iterator[Sequence[Any]]:
+def _rows(over: Axis, found: Buckets, values: Values, columns: Sequence[str], *, skip: bool) -> Iterator[Sequence[Any]]:
     starts = [shown(int(at)) for at in over.boundaries[:-1]]
-    columns = _columns(values)
     for number, line in enumerate(found.lines):
         source = line.series.source if line.series else ""
         metric = line.series.metric if line.series else f"across={values['across']}"

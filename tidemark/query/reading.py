@@ -101,7 +101,8 @@ async def read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted, *, 
     if asked.raw or asked.tier_s is None:
         await _refuse_giants(store, numbers, axis, statement.MOST_TAKEN if asked.raw else MOST_POINTS)
     if not asked.raw and not asked.merged:
-        return _found(asked, await _row(store, asked), {})
+        row, owed = await _row(store, asked)
+        return _found(asked, row, owed, {})
     most = statement.MOST_TAKEN if giant else GIANT
     row, points, sketches = await _together(store, asked, most)
     if sketches is not None and sketches["lacks"]:
@@ -113,7 +114,7 @@ async def read(store: Store, numbers: list[int], axis: Axis, wanted: Wanted, *, 
         await store.giants.enter()
         return await read(store, numbers, axis, wanted, giant=True)
     made = {} if points is None else await beside(taken, partial(_of_points, asked, points))
-    found = _found(asked, row, made)
+    found = _found(asked, row, columns.Owed(row["owed"]), made)
     if sketches is not None:
         fields = found.fields["min"], found.fields["max"]
         made |= await beside(taken, lambda: percentiles(asked.merged, axis, numbers, sketches, *fields))
@@ -146,7 +147,7 @@ def _folded(store: Store, asked: _Asked, *, owing: bool) -> tuple[str, tuple[Any
     return text, (*asked.span, asked.numbers, *how.arguments)
 
 
-async def _row(store: Store, asked: _Asked) -> Any:
+async def _row(store: Store, asked: _Asked) -> tuple[Any, columns.Owed]:
     # of what ended long ago hardly anything is owed
     old = (
         asked.tier_s is not None
@@ -154,10 +155,12 @@ async def _row(store: Store, asked: _Asked) -> Any:
     )
     text, arguments = _folded(store, asked, owing=not old)
     row = await store.database.row(text, *arguments)
-    if old and columns.Owed(row["owed"]).owes():
+    owed = columns.Owed(row["owed"])
+    if old and owed.owes():
         text, arguments = _folded(store, asked, owing=True)
         row = await store.database.row(text, *arguments)
-    return row
+        owed = columns.Owed(row["owed"])
+    return row, owed
 
 
 async def _together(store: Store, asked: _Asked, most: int) -> tuple[Any, Any, Any]:
@@ -174,7 +177,7 @@ async def _together(store: Store, asked: _Asked, most: int) -> tuple[Any, Any, A
     return row, more[0] if asked.raw else None, more[-1] if asked.merged else None
 
 
-def _found(asked: _Asked, row: Any, made: dict[str, Floats]) -> Found:
+def _found(asked: _Asked, row: Any, owed: columns.Owed, made: dict[str, Floats]) -> Found:
     if row["points"] > MOST_POINTS:
         raise too_many_points(MOST_POINTS)
     axis, numbers = asked.axis, asked.numbers
@@ -187,8 +190,7 @@ def _found(asked: _Asked, row: Any, made: dict[str, Floats]) -> Found:
         often[places(axis, numbers, of, at)] = number
         fields[CORRECTED] = often.reshape(len(numbers), len(axis))
     cut_us = None if row["cut"] is None else microseconds(row["cut"])
-    owed, as_of_us = columns.Owed(row["owed"]), microseconds(row["as_of"])
-    return Found(fields, made, owed, as_of_us, cut_us, asked.tier_s, bool(asked.merged))
+    return Found(fields, made, owed, microseconds(row["as_of"]), cut_us, asked.tier_s, bool(asked.merged))
 
 
 def _of_points(asked: _Asked, row: Any) -> dict[str, Floats]:
