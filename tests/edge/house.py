@@ -46,13 +46,7 @@ class House:
 
     def exchange(self, *parts: bytes, half_close: bool = False) -> bytes:
         """All that is answered until the connection ends; what cannot be sent any more is not."""
-        with self.connect() as connection:
-            with contextlib.suppress(ConnectionError):
-                for part in parts:
-                    connection.sendall(part)
-                if half_close:
-                    connection.shutdown(socket.SHUT_WR)
-            return rest(connection)
+        return exchange(self.connect(), *parts, half_close=half_close)
 
     def good(self) -> float:
         """A good request is answered as one; how long it took."""
@@ -144,6 +138,17 @@ def rest(connection: socket.socket) -> bytes:
         while part := connection.recv(65536):
             found += part
     return found
+
+
+def exchange(connection: socket.socket, *parts: bytes, half_close: bool = False) -> bytes:
+    """Send, and all that is answered until the connection ends; what cannot be sent any more is not."""
+    with connection:
+        with contextlib.suppress(ConnectionError):
+            for part in parts:
+                connection.sendall(part)
+            if half_close:
+                connection.shutdown(socket.SHUT_WR)
+        return rest(connection)
 
 
 def reset(connection: socket.socket) -> None:

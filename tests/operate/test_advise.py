@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
 from tidemark import cli
-from tidemark.local.postgres import Postgres
 from tidemark.operate.advise import MOST_PROJECTS
-from tidemark.store.connection import make_engine, transaction
-from tidemark.store.migrate import migrate
+from tidemark.store.connection import transaction
 
 _POINTS = """
 INSERT INTO points SELECT s.series_id, t, 1, t + (CASE WHEN number %% 100 = 0 THEN 500.25 ELSE 2 END) * interval '1 second'
@@ -24,20 +20,7 @@ FROM series s, LATERAL (
 ) u WHERE s.project = %s"""
 
 
-@pytest.fixture
-def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    server = Postgres(tmp_path)
-    server.start()
-    migrate(server.url())
-    monkeypatch.setenv("TIDEMARK_DATABASE_URL", server.url())
-    made = make_engine(server.url(), 1, 60)
-    yield made
-    made.dispose()
-    server.stop()
-    server.purge()
-
-
-def test_from_an_empty_store_to_many_projects(pool: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_an_empty_store_to_many_projects(own_store: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     def asked(*options: str) -> str:
         assert cli.main(["advise", *options]) == 0
         return capsys.readouterr().out
@@ -45,7 +28,7 @@ def test_from_an_empty_store_to_many_projects(pool: Engine, capsys: pytest.Captu
     assert asked() == "There is nothing in this store yet.\n"
     assert asked("--series_project=cams") == "There is nothing in this store yet.\n"
     began = int(time.time()) // 3600 * 3600 - 20 * 3600
-    with transaction(pool) as connection:
+    with transaction(own_store) as connection:
         connection.exec_driver_sql("INSERT INTO settings VALUES (true, '{60,3600}', 120, 30, false)")
         connection.exec_driver_sql(
             "INSERT INTO series (project, source, metric) VALUES ('cams', 'a', 'm'), ('cams', 'b', 'm'), ('old', 'a', 'm')"
@@ -74,10 +57,10 @@ def test_from_an_empty_store_to_many_projects(pool: Engine, capsys: pytest.Captu
     # the last of them happened 20 s before the end of their window
     assert {target["horizon_s"] for target in only["targets"]} == {481}
     assert "windows of 3600 s (60 s run now)" in asked("--series_project=cams", "--window_s=3600")
-    with transaction(pool) as connection:
+    with transaction(own_store) as connection:
         connection.exec_driver_sql("UPDATE retention SET removed_before = to_timestamp(%s)", (began + 600,))
     assert "were removed" in asked("--series_project=cams")
-    with transaction(pool) as connection:
+    with transaction(own_store) as connection:
         connection.exec_driver_sql(
             "INSERT INTO series (project, source, metric) SELECT 'more' || n, 'a', 'm' FROM generate_series(1, 30) n"
         )

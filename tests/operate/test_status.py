@@ -3,46 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 
 from tidemark import cli
-from tidemark.local.postgres import Postgres
-from tidemark.store.connection import make_engine, transaction
-from tidemark.store.migrate import migrate
+from tidemark.store.connection import transaction
 
 
-@pytest.fixture
-def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    server = Postgres(tmp_path)
-    server.start()
-    migrate(server.url())
-    monkeypatch.setenv("TIDEMARK_DATABASE_URL", server.url())
-    made = make_engine(server.url(), 1, 60)
-    yield made
-    made.dispose()
-    server.stop()
-    server.purge()
-
-
-def test_from_an_empty_store_to_a_dead_ingest(pool: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+def test_from_an_empty_store_to_a_dead_ingest(own_store: Engine, capsys: pytest.CaptureFixture[str]) -> None:
     def asked(*options: str) -> tuple[int, str]:
         status = cli.main(["status", *options])
         return status, capsys.readouterr().out
 
     assert asked() == (0, "No program has written to this store yet.\n")
     assert json.loads(asked("--json")[1])["complete_until"] is None
-    with transaction(pool) as connection:
+    with transaction(own_store) as connection:
         connection.exec_driver_sql("INSERT INTO settings VALUES (true, '{60,3600}', 120, 30, false)")
     status, text = asked()
     assert status == 0
     assert "complete until   not known" in text
     assert "never heard of" in text
-    with transaction(pool) as connection:
+    with transaction(own_store) as connection:
         connection.exec_driver_sql("INSERT INTO heartbeats VALUES ('here/1', 'ours', now(), false, now(), now())")
         connection.exec_driver_sql(
             "INSERT INTO series (project, source, metric) VALUES ('p', 'a', 'm'), ('q', 'a', 'm')"
@@ -67,7 +50,7 @@ def test_from_an_empty_store_to_a_dead_ingest(pool: Engine, capsys: pytest.Captu
     assert (told["ingest"], told["corrections"], told["silent_sources"]) == ("live", 1, [])
     assert 120 <= told["behind_s"] < 185
     assert datetime.fromisoformat(told["complete_until"]) <= datetime.fromisoformat(told["settled_until"])
-    with transaction(pool) as connection:
+    with transaction(own_store) as connection:
         connection.exec_driver_sql("UPDATE heartbeats SET at = '2026-01-31T12:00:00Z', written_publish_time = NULL")
     status, text = asked("--project=p")
     assert status == 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +9,23 @@ import pytest
 from tests.query.served import fill
 from tests.store.conftest import server, url
 from tidemark.local.postgres import Postgres
+from tidemark.query.database import Database
 from tidemark.store.migrate import migrate
 
 __all__ = ["server", "url"]
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def database(url: str, loop: asyncio.Runner) -> Iterator[Database]:
+    made = Database(url, 2, 20)
+    yield made
+    loop.run(made.close())
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.edge.house import rest
+from tests.edge.house import exchange
 from tests.waiting import eventually
 from tidemark.local.processes import free_port
 from tidemark.query.paths import HEALTH
@@ -157,13 +157,7 @@ class Serving:
 
     def exchange(self, *parts: bytes, half_close: bool = False) -> bytes:
         """All that is answered until the connection ends."""
-        with self.connect() as connection:
-            with contextlib.suppress(ConnectionError):
-                for part in parts:
-                    connection.sendall(part)
-                if half_close:
-                    connection.shutdown(socket.SHUT_WR)
-            return rest(connection)
+        return exchange(self.connect(), *parts, half_close=half_close)
 
     def metric(self, name: str) -> float:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as answer:

@@ -22,19 +22,6 @@ def pool(url: str) -> Iterator[Engine]:
     made.dispose()
 
 
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
-
-
-@pytest.fixture(scope="module")
-def database(url: str, loop: asyncio.Runner) -> Iterator[Database]:
-    made = Database(url, 2, 20)
-    yield made
-    loop.run(made.close())
-
-
 @pytest.mark.parametrize("seed", EVERYDAY)
 def test_every_answer_is_right(pool: Engine, database: Database, loop: asyncio.Runner, seed: int) -> None:
     world = World(planned(seed), pool, database, loop)

@@ -30,19 +30,6 @@ NO_TIER = (1_000_003,)
 STEPS = ("written", "partly settled", "settled", "late", "owed", "late and partly settled", "deleted and settled")
 
 
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
-
-
-@pytest.fixture(scope="module")
-def database(url: str, loop: asyncio.Runner) -> Iterator[Database]:
-    made = Database(url, 2, 20)
-    yield made
-    loop.run(made.close())
-
-
 @pytest.fixture
 def world(url: str, database: Database, loop: asyncio.Runner) -> Iterator[World]:
     pool = make_engine(url, 2, 20)

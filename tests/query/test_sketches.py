@@ -35,19 +35,6 @@ NAMES = (("metric", "a"), ("source", "gw-0"))
 WHOLE = Request((0,), START, START + DAY_S * SECOND, 7200, aggregations=tuple(PERCENTILES), quantiles="sketch")
 
 
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
-
-
-@pytest.fixture(scope="module")
-def database(url: str, loop: asyncio.Runner) -> Iterator[Database]:
-    made = Database(url, 2, 20)
-    yield made
-    loop.run(made.close())
-
-
 @pytest.fixture
 def world(url: str, database: Database, loop: asyncio.Runner) -> Iterator[World]:
     """A day of points of one series, settled with sketches."""
