@@ -22,17 +22,22 @@ from tidemark.local.stack import Stack
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
+def start(state: Path, log: Path) -> subprocess.Popen[bytes]:
+    """`tidemark local run`; what it says is in the log."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMARK_")}
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tidemark", "local", "run", "--state", str(state)], stderr=file, env=environment
+        )
+
+
 class Running:
-    """All of it; `page` is the address that it told, and `seconds` how long that took."""
+    """All of it; `page` is the address that it told."""
 
     def __init__(self, state: Path) -> None:
         self.state, self.log = state, state.parent / "run.log"
         self.began = time.monotonic()
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMARK_")}
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tidemark", "local", "run", "--state", str(state)], stderr=log, env=environment
-            )
+        self.process = start(state, self.log)
         while not (found := re.search(r"The page: (\S+)", self.log.read_text())):
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < self.began + 180, self.log.read_text()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.page.conftest import Running, of_state
+from tests.page.conftest import Running, of_state, start
 from tests.waiting import eventually
 from tidemark.local.processes import Process
 from tidemark.local.stack import Stack
@@ -25,14 +24,6 @@ MOST_FIRST_S = 30.0
 def state(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "state"
     Stack(tmp_path / "state").down(purge=True)
-
-
-def start(state: Path, log: Path) -> subprocess.Popen[bytes]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TIDEMARK_")}
-    with log.open("ab") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tidemark", "local", "run", "--state", str(state)], stderr=file, env=environment
-        )
 
 
 @pytest.mark.timeout(300)

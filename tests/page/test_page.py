@@ -46,15 +46,15 @@ def looking(browser: Browser, running: Running, address: str = "", **more: Any) 
 
 
 def move(page: Page, seconds: float) -> None:
-    """Move over the box, as a hand would."""
-    page.locator("#pad").scroll_into_view_if_needed()
-    box = page.locator("#pad").bounding_box()
+    """Move over the box, as a hand would that follows where it goes while the page is still being built."""
+    pad = page.locator("#pad")
+    expect(pad).to_be_visible(timeout=PATIENCE_MS)
+    box = pad.bounding_box()
     assert box is not None
     until, step = time.monotonic() + seconds, 0
     while time.monotonic() < until:
-        page.mouse.move(box["x"] + 5 + step * 9 % (box["width"] - 10), box["y"] + 20)
+        pad.hover(position={"x": 5 + step * 9 % (box["width"] - 10), "y": 20}, timeout=PATIENCE_MS)
         step += 1
-        time.sleep(0.06)
 
 
 def rows(page: Page) -> list[list[str]]:

@@ -74,16 +74,14 @@ def test_windows_that_do_not_divide_a_day_are_refused(served: Serving) -> None:
     assert refused.told()["detail"] == "`window-sec` has to be whole seconds that divide a day."
 
 
-def test_of_a_project_without_points_and_of_an_empty_store_there_is_nothing(url: str) -> None:
+def test_of_a_project_without_points_and_of_an_empty_store_there_is_nothing(url: str, pool: Engine) -> None:
     with serving(f"--database_url={url}") as open_:
         told = open_.ask("/v1/advice", project="nobody's").told()
         assert (told["windows"], told["horizons"], told["running"]["horizon-s"]) == (0, [], 0)
-        made = make_engine(url, 1, 60)
-        with transaction(made) as connection:
+        with transaction(pool) as connection:
             kept = connection.exec_driver_sql("DELETE FROM settings RETURNING tiers_s").scalar_one()
         assert open_.ask("/v1/advice", project=MINE).told()["running"] is None
-        with transaction(made) as connection:
+        with transaction(pool) as connection:
             connection.exec_driver_sql(
                 "INSERT INTO settings VALUES (true, CAST(%s AS integer[]), 0, 0, false)", (kept,)
             )
-        made.dispose()

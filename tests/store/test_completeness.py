@@ -16,10 +16,9 @@ from tidemark.store.completeness import (
     completeness,
     completeness_of,
     completeness_sql,
-    numbered,
-    pyformat,
 )
 from tidemark.store.connection import make_engine, transaction
+from tidemark.store.expressions import numbered, pyformat
 from tidemark.store.heartbeats import COUNTS_S, LIVE_S
 from tidemark.wire.message import moment_s
 

@@ -1,7 +1,6 @@
 // The graph: final is solid, what may change is dashed, and neither is told by colour alone.
-import {clock, short, span} from "./view.js";
+import {clock, color, short, span} from "./view.js";
 
-const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 export const STATES = {f: "final", s: "settled early", p: "from the points just now", o: "has not ended", "-": "no points"};
 
 export function axes(local) {

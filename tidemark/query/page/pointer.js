@@ -1,8 +1,8 @@
 // The pointer's x, sent as a device would send: a message a second, with the times at which it was there.
 import {axes, zone} from "./graph.js";
 import {ask, token} from "./service.js";
+import {color} from "./view.js";
 
-const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 export const METRIC = "pointer_x";
 const SHOWN_S = 120, EVERY_MS = 50, KEY_STEP = 10;
 

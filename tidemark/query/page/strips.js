@@ -1,10 +1,8 @@
 // What lies below the graph: late points of each source, and how far behind the clock it was complete.
 import {axes, zone} from "./graph.js";
-import {clock} from "./view.js";
+import {clock, color} from "./view.js";
 
-const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-
-// A canvas, with a table beside it for those who do not see it.
+// A canvas, and what it shows in a sentence for those who do not see it.
 export function heat(element, answer, local) {
   const names = answer.series.map((line) => line.source), width = element.clientWidth, r = devicePixelRatio;
   const left = Math.min(110, width / 3), row = 20, cell = (width - left) / answer.start.length;

@@ -25,6 +25,9 @@ export function keep(now) {
   history.replaceState(null, "", "?" + at);
 }
 
+// A color of the page, which has others where it is dark.
+export const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
 // A moment in milliseconds since 1970, as text.
 export function clock(ms, local, precise = true) {
   const at = new Date(local ? ms - new Date(ms).getTimezoneOffset() * 60000 : ms).toISOString();
