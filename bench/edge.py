@@ -156,17 +156,22 @@ def memory(_: argparse.Namespace) -> tuple[Figures, Bars]:
 
 
 def _attacked(pid: int, port: int, token: str) -> float:
-    """The most of it while bodies come that are as large as may be, that never end, and that unpack to as much."""
+    """The most of it under bodies that are large, never end, or are bombs; each kind by itself, and all at once."""
     head = f"POST {POINTS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n"
-    large = b"[" + b" " * (8 << 20 - 1)
+    large = b"[" + b" " * ((8 << 20) - 2)
     bomb = gzip.compress(b"[" + b" " * (7 << 20))
     points = load.batch(0, 90_000, time.time_ns() // 1_000_000 - 10**9)
     kinds = [
-        head.encode() + b"Content-Length: %d\r\n\r\n" % (8 << 20) + large[: 8 << 20][:-1],
+        head.encode() + b"Content-Length: %d\r\n\r\n" % (8 << 20) + large,
         head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + b"%x\r\n" % (4 << 20) + large[: 4 << 20] + b"\r\n",
         head.encode() + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(bomb) + bomb,
         head.encode() + b"Content-Length: %d\r\n\r\n" % len(points) + points,
     ]
+    each = [_attacked_by(pid, port, [kind], threads=16, seconds=8) for kind in kinds]
+    return max(*each, _attacked_by(pid, port, kinds, threads=64, seconds=20))
+
+
+def _attacked_by(pid: int, port: int, kinds: list[bytes], threads: int, seconds: float) -> float:
     stop = threading.Event()
     peak = 0.0
 
@@ -179,16 +184,16 @@ def _attacked(pid: int, port: int, token: str) -> float:
             except OSError:
                 continue
 
-    threads = [threading.Thread(target=attack, args=(kinds[n % len(kinds)],)) for n in range(64)]
-    for thread in threads:
-        thread.start()
-    until = time.monotonic() + 20
+    senders = [threading.Thread(target=attack, args=(kinds[n % len(kinds)],)) for n in range(threads)]
+    for sender in senders:
+        sender.start()
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         peak = max(peak, rig.resident_mb(pid))
         time.sleep(0.02)
     stop.set()
-    for thread in threads:
-        thread.join()
+    for sender in senders:
+        sender.join()
     return peak
 
 

@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -727,3 +728,40 @@ def test_whatever_is_sent_it_answers_good_requests_afterwards(house: House, seed
 @pytest.mark.parametrize("seed", range(2, 12))
 def test_whatever_is_sent_for_longer_it_answers_good_requests_afterwards(house: House, seed: int) -> None:
     _fuzz(house, seed, 10_000)
+
+
+@pytest.mark.parametrize("framed", ["Transfer-Encoding: chunked", f"Content-Length: {7 * MB}"])
+def test_what_was_sent_of_a_body_that_is_sent_away_is_not_kept(house: House, framed: str) -> None:
+    """Its sender may leave the answer unread, and come again by another connection."""
+    part = b" " * (4 * MB)
+    begun = house.head(framed) + (b"%x\r\n" % (7 * MB) if "chunked" in framed else b"") + part
+    before, connections = house.rss_mb(), []
+    stop = threading.Event()
+    told: Counter[bytes] = Counter()
+
+    def send() -> None:
+        while not stop.is_set():
+            connection = house.connect()
+            connection.settimeout(0.5)
+            try:
+                connection.sendall(begun)
+                told[connection.recv(12)[9:]] += 1
+            except (ConnectionError, TimeoutError):
+                connection.close()  # it had room, which is there for another now
+            else:
+                connections.append(connection)
+
+    threads = [threading.Thread(target=send) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    most, until = 0.0, time.monotonic() + 3
+    while time.monotonic() < until:
+        most = max(most, house.rss_mb())
+        time.sleep(0.02)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    for connection in connections:
+        connection.close()
+    assert told[b"503"] > 100, told
+    assert most - before < INFLIGHT / MB + 40

@@ -261,6 +261,7 @@ class Connection(asyncio.BufferedProtocol):
         if request.answered:
             return
         request.answered = True
+        request.forget()
         self._handled(self._handler.gone, request)
         transport = self._transport
         if request is not self._current or transport is None or transport.is_closing():
@@ -507,6 +508,7 @@ class Connection(asyncio.BufferedProtocol):
         self._unparsed = b""
         if request is not None and not request.answered:
             request.answered = True
+            request.forget()
             self._handled(self._handler.gone, request)
 
     def _refuse(self, status: int, why: str, headers: Headers | None = None) -> None:

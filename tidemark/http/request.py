@@ -69,6 +69,10 @@ class Request:
         parts, self._parts = self._parts, []
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def forget(self) -> None:
+        """Let go of what has come of its body: its sender may stay for long, and no room is held for it any more."""
+        self._parts = []
+
     def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Answer it, once; what is answered before its body has come is its connection's last."""
         self._connection.answer(self, status, headers, body)
