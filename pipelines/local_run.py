@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import random
-import sys
 import tempfile
 import threading
 import time
@@ -19,6 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import engine
 from pipelines.local_engine import LocalEngine
+from tidemark.allocator import Allocator
 from tidemark.bus.puller import Puller
 from tidemark.errors import LocalError, TidemarkError, UnavailableError
 from tidemark.local import install
@@ -41,10 +40,6 @@ from transforms.write_rollups import append
 
 PROGRESS_S: Final = 2.0
 TOLD_S: Final = 5.0
-_ARENA_MAX, _MMAP_THRESHOLD = -8, -3
-"""M_ARENA_MAX and M_MMAP_THRESHOLD of malloc.h."""
-MAPPED_BYTES: Final = 1 << 18
-TRIM_S: Final = 5.0
 STEADY_S: Final = 60.0
 """A run that lasted this long was not failing at once: its next restart waits little again."""
 
@@ -77,7 +72,7 @@ def run(built: Callable[[Values], beam.Pipeline], options: PipelineOptions, valu
 def _run_and_settle(
     built: Callable[[Values], beam.Pipeline], options: PipelineOptions, values: Values, stop: Stop
 ) -> int:
-    allocator = _Allocator()
+    allocator = Allocator()
     store = Store.of(values)
     warehouse = Warehouse(values.rollup_dataset, values.bigquery_storage_endpoint)
     stop.then(install.interrupt)
@@ -131,32 +126,6 @@ def _run(
         _supervise(start, stopping)
     finally:
         local.close()
-
-
-class _Allocator:
-    """glibc's, which keeps what was freed: a dozen threads work on blocks of megabytes in turn.
-
-    To be made before there are threads. Elsewhere than on Linux with glibc nothing is done: other libraries have
-    neither the trouble nor the calls. In the image environment variables do the same.
-    """
-
-    def __init__(self) -> None:
-        self._library: ctypes.CDLL | None = None
-        self._trimmed = time.monotonic()
-        if sys.platform.startswith("linux"):
-            with contextlib.suppress(OSError, AttributeError):
-                library = ctypes.CDLL("libc.so.6")
-                # two pools instead of eight a core, each of which would keep the most that it ever needed
-                library.mallopt(_ARENA_MAX, 2)
-                # an array goes back to the system when it is freed: glibc raises this by itself to 32 MB
-                library.mallopt(_MMAP_THRESHOLD, MAPPED_BYTES)
-                self._library = library
-
-    def trim(self) -> None:
-        """Give free pages back to the system, every `TRIM_S`."""
-        if self._library is not None and time.monotonic() >= self._trimmed + TRIM_S:
-            self._trimmed = time.monotonic()
-            self._library.malloc_trim(0)
 
 
 def _agreed(store: Store, values: Values, stopping: threading.Event) -> Values:
@@ -216,7 +185,7 @@ def _cause(error: Exception) -> str:
     return (telling or lines or [type(error).__name__])[-1][:500]
 
 
-def _watch(stopping: threading.Event, ended: threading.Event, values: Values, allocator: _Allocator) -> None:
+def _watch(stopping: threading.Event, ended: threading.Event, values: Values, allocator: Allocator) -> None:
     """Report progress, begin the drain when it is time, and tell what it waits for."""
     ready = False
     while not stopping.wait(PROGRESS_S if ready else 0.1):

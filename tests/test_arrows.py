@@ -25,6 +25,7 @@ ANYWHERE = {
         "secrets",
         "exposition",
         "arguments",
+        "allocator",
     )
 }
 ALLOWED = {
@@ -32,6 +33,7 @@ ALLOWED = {
     "tidemark/store": {"tidemark.wire"},
     "tidemark/warehouse": {"tidemark.wire"},
     "tidemark/bus": {"tidemark.wire"},
+    "tidemark/mapping": {"tidemark.wire"},
     "tidemark/net": set(),
     "tidemark/http": {"tidemark.net"},
     "tidemark/mqtt": set(),
@@ -52,7 +54,7 @@ ALLOWED = {
         "tidemark.query.reference",
     },
     "tidemark/local": {"tidemark.wire", "tidemark.store", "tidemark.warehouse", "tidemark.bus", "tidemark.edge"},
-    "transforms": {"tidemark.wire", "tidemark.store", "tidemark.warehouse", "tidemark.bus"},
+    "transforms": {"tidemark.wire", "tidemark.mapping", "tidemark.store", "tidemark.warehouse", "tidemark.bus"},
     "pipelines": {"transforms", "tidemark"},
 }
 NO_BEAM = "tidemark"

@@ -10,6 +10,7 @@ import asyncio
 import signal
 from typing import Any
 
+from tidemark.allocator import Allocator
 from tidemark.arguments import add_settings, read_settings
 from tidemark.net.loop import in_loop
 from tidemark.settings import SERVE
@@ -31,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     values = read_settings(arguments, SERVE)
     database_url(values)  # before anything else is imported
+    Allocator()  # before there are threads
     return in_loop(lambda: _serve(values))
 
 
