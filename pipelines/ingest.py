@@ -19,11 +19,14 @@ if __name__ == "__main__":  # importing Beam takes seconds, and a signal may com
     STOP.listen("Stopping: what was taken is written and settled first. A second signal ends at once; nothing is lost.")
 
 import apache_beam as beam
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import engine, launch, local_run
 from pipelines.options import parse
 from pipelines.report import help_text, reported
+from tidemark.mapping import program
+from tidemark.mapping.program import Program
 from tidemark.settings import Values
 from tidemark.wire.limits import Limits
 from transforms.decode import DecodeMessages
@@ -37,7 +40,7 @@ from transforms.write_raw import WriteRaw
 from transforms.write_rollups import WriteRollups
 
 
-def build(pipeline: beam.Pipeline, options: PipelineOptions, values: Values) -> None:
+def build(pipeline: beam.Pipeline, options: PipelineOptions, values: Values, mapping: Program | None = None) -> None:
     """Every stage, in the order a message lives; labels are stable, since engines match state by them."""
     base_s = values.tiers_s[0]
     preview_s = values.horizon_s + values.lateness_slack_s
@@ -62,7 +65,7 @@ def build(pipeline: beam.Pipeline, options: PipelineOptions, values: Values) -> 
     (
         pipeline
         | "read" >> read
-        | "decode" >> DecodeMessages(Limits.of(values))
+        | "decode" >> DecodeMessages(Limits.of(values), mapping)
         | "write raw" >> WriteRaw(store, values.shards, preview_s, metrics, heart if native else None)
         | "preview" >> Preview(base_s, values.early_firing_s, preview_s, values.quantiles)
         | "write previews" >> WriteRollups(store, warehouse, metrics)
@@ -85,12 +88,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return reported(lambda: _run(arguments))
 
 
+def _read(location: str) -> bytes:
+    """What lies here or in a bucket.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with FileSystems.open(location) as file:
+        return bytes(file.read())
+
+
 def _run(arguments: list[str]) -> int:
     options, values = parse(arguments)
+    mapping = program.of_settings(values, _read)  # its text travels with the job
 
     def built(agreed: Values) -> beam.Pipeline:
         pipeline = beam.Pipeline(options=options)
-        build(pipeline, options, agreed)
+        build(pipeline, options, agreed, mapping)
         return pipeline
 
     if engine.is_local(options):

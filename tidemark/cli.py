@@ -24,6 +24,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "status": "tidemark.operate.status",
     "advise": "tidemark.operate.advise",
     "settings": "tidemark.operate.settings",
+    "mapping": "tidemark.mapping.commands",
     "edge": "tidemark.edge.commands",
     "serve": "tidemark.query.commands",
     "token": "tidemark.edge.token",

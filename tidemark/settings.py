@@ -203,6 +203,21 @@ LIMITS = (
         366 * DAY_S,
     ),
 )
+MAPPING = Setting(
+    "mapping",
+    str,
+    None,
+    "File with a jq program that makes points out of bodies of any JSON, here or at gs://; it is read when the program starts. "
+    "Without it bodies are those of the contract.",
+)
+MAPPING_CPU_S = Setting(
+    "mapping_cpu_s",
+    float,
+    "1",
+    "How long the mapping may compute for one value, in seconds of CPU; what takes longer is a dead letter.",
+    0.01,
+    3600,
+)
 RETENTION_DAYS = Setting(
     "retention_days", int, "0", "Age in days at which points are removed, and refused; 0 keeps everything.", 0, 36_500
 )
@@ -342,6 +357,8 @@ INGEST = (
         "Remote runners: check subscription, database and BigQuery before the job is submitted, make missing tables, and "
         "submit nothing when a check fails.",
     ),
+    MAPPING,
+    MAPPING_CPU_S,
     *LIMITS,
 )
 TOPIC = Setting(
@@ -581,6 +598,7 @@ SERVE = (
     HORIZON_S,
 )
 FLUSH = (TOPIC, PUBLISH_TIMEOUT_S)
+TRY = (MAPPING_CPU_S, RETENTION_DAYS, *LIMITS)
 VERIFY = (*STORE, ROLLUP_DATASET, STORAGE_ENDPOINT, TIERS_S, HORIZON_S, QUANTILES)
 MIGRATE = (*STORE, CHUNK_DAYS)
 MAINTAIN = (

@@ -1,4 +1,4 @@
-"""Decodes messages into blocks of columns, with the dead letters of what cannot be decoded."""
+"""Decodes messages into blocks of columns, with the dead letters of what cannot be decoded; by a mapping, where there is one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
+from tidemark.mapping.mapped import MappedDecoder, together
+from tidemark.mapping.program import Program
 from tidemark.wire.block import BLOCK_POINTS, Block, Columns
 from tidemark.wire.decode import Decoder
 from tidemark.wire.limits import Limits
@@ -25,21 +27,38 @@ class DecodeMessages(beam.PTransform):
     """Lists of messages to blocks of about 10,000 points, none of them held past the end of its bundle."""
 
     limits: Limits
+    mapping: Program | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def expand(self, messages: Any) -> Any:
         """One ParDo."""
-        return messages | beam.ParDo(_Decode(self.limits)).with_output_types(Block)
+        return messages | beam.ParDo(self._decoding()).with_output_types(Block)
+
+    def _decoding(self) -> beam.DoFn:
+        return _Decode(self.limits) if self.mapping is None else _Map(self.limits, self.mapping)
 
 
-class _Decode(beam.DoFn):
-    def __init__(self, limits: Limits) -> None:
-        self._decoder = Decoder(limits)
+class _Gather(beam.DoFn):
+    """Gathers points until they are a block."""
 
     def start_bundle(self) -> None:
         self._columns = Columns()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        if len(self._columns):
+            yield WindowedValue(self._finish(), MIN_TIMESTAMP, [GlobalWindow()])
+
+    def _finish(self) -> Block:
+        block = self._columns.block()
+        self._columns = Columns()
+        return block
+
+
+class _Decode(_Gather):
+    def __init__(self, limits: Limits) -> None:
+        self._decoder = Decoder(limits)
 
     def process(self, messages: list[Message]) -> Iterator[Block]:
         now_us = time.time_ns() // 1000
@@ -51,11 +70,21 @@ class _Decode(beam.DoFn):
                 yield self._finish()
         count("event_time_attribute_missing", unstated)
 
-    def finish_bundle(self) -> Iterator[WindowedValue]:
-        if len(self._columns):
-            yield WindowedValue(self._finish(), MIN_TIMESTAMP, [GlobalWindow()])
 
-    def _finish(self) -> Block:
-        block = self._columns.block()
-        self._columns = Columns()
-        return block
+class _Map(_Gather):
+    def __init__(self, limits: Limits, mapping: Program) -> None:
+        self._limits, self._mapping = limits, mapping
+
+    def setup(self) -> None:
+        self._decoder = MappedDecoder(self._mapping, self._limits)
+
+    def process(self, messages: list[Message]) -> Iterator[Block]:
+        now_us = time.time_ns() // 1000
+        for some in together(messages):
+            count("mapping_filtered", self._decoder.decode(some, self._columns, now_us))
+            if len(self._columns) >= BLOCK_POINTS:
+                yield self._finish()
+        count("event_time_attribute_missing", sum(message.stated is None for message in messages))
+
+    def teardown(self) -> None:
+        self._decoder.close()

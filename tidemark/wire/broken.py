@@ -44,7 +44,7 @@ class OneByOne:
     def __init__(self, accepts: Accepts, message: Message, text: bytes, into: Columns, now_us: int) -> None:
         self._accepts, self._message, self._into, self._now_us = accepts, message, into, now_us
         self._project = message.attributes.get("project")
-        self._text = _as_utf8(text)
+        self._text = as_utf8(text)
         self._refused = Refused(message, self._text)
         self._held = len(into.series)
         self._position = 0
@@ -167,12 +167,12 @@ class OneByOne:
         if self._advised_left >= 0:
             why = partial(_why_unreadable, self._with_project(before + text + AFTER_POINTS if before else text), error)
         else:
-            why = partial(_rejection, text, error)
+            why = partial(rejection, error)
         self._refused.add(position, text, why, before=before)
         return self._refused.malformed(len(self._into.series) - self._held)
 
 
-def _as_utf8(text: bytes) -> bytes:
+def as_utf8(text: bytes) -> bytes:
     """Text without its byte order mark; some senders write one, and some of them UTF-16 or UTF-32 after it."""
     encoding = next((name for mark, name in _MARKS.items() if text.startswith(mark)), None)
     if encoding is None:
@@ -237,7 +237,7 @@ _FIELD_REASONS: Final = {
 }
 
 
-def _rejection(_piece: bytes, error: Exception) -> RejectedError:
+def rejection(error: Exception) -> RejectedError:
     """Why one body could not be read, in the decoder's words."""
     if isinstance(error, RejectedError):
         return error
@@ -257,7 +257,7 @@ def _rejection(_piece: bytes, error: Exception) -> RejectedError:
 
 def _advised(piece: bytes, error: Exception) -> RejectedError:
     """The same in the sender's words."""
-    found = _rejection(piece, error)
+    found = rejection(error)
     say = advice.of_text if found.reason is Reason.NOT_JSON else advice.of_shape
     return RejectedError(found.reason, say(piece, found.detail))
 

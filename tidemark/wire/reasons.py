@@ -13,6 +13,7 @@ class Reason(StrEnum):
     UNKNOWN_ENCODING = "unknown_content_encoding"
     BAD_COMPRESSION = "bad_compression"
     NOT_JSON = "not_json"
+    MAPPING_FAILED = "mapping_failed"
     WRONG_SHAPE = "wrong_shape"
     MISSING_FIELD = "missing_field"
     BAD_NAME = "bad_name"

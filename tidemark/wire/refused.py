@@ -34,10 +34,11 @@ class Refused:
     Args:
         message: Which they are of.
         text: Its text; when the message was packed, its bytes are kept and not those of the rest.
+        stage: Where it is refused.
     """
 
-    def __init__(self, message: Message, text: bytes) -> None:
-        self._message = message
+    def __init__(self, message: Message, text: bytes, stage: str = STAGE) -> None:
+        self._message, self._stage = message, stage
         self._packed = text is not message.data and bool(message.attributes.get("content_encoding"))
         self._attributes = dict(message.attributes)
         self._attributes_bytes = sum(len(name) + len(value) for name, value in self._attributes.items())
@@ -124,7 +125,7 @@ class Refused:
             position,
             data,
             self._attributes,
-            STAGE,
+            self._stage,
             rejected.reason,
             rejected.detail[:DETAIL_CHARACTERS],
             self._message.publish_time,
@@ -132,14 +133,14 @@ class Refused:
         )
 
 
-def whole(message: Message, rejected: RejectedError) -> DeadLetter:
+def whole(message: Message, rejected: RejectedError, stage: str = STAGE) -> DeadLetter:
     """The dead letter of a message of which no element could be read."""
     return DeadLetter(
         message.message_id,
         -1,
         message.data,
         dict(message.attributes),
-        STAGE,
+        stage,
         rejected.reason,
         rejected.detail[:DETAIL_CHARACTERS],
         message.publish_time,

@@ -1,0 +1,221 @@
+"""Runs a mapping over values, in a process of its own: one that does not end is stopped, and the others go on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+from tidemark.errors import MisconfiguredError
+from tidemark.mapping.program import Program
+
+_CHILD: Final = str(Path(__file__).with_name("child.py"))
+_LENGTH: Final = struct.Struct("<I")
+_ANSWER: Final = struct.Struct("<BI")
+READY: Final = b"\x02"
+_READ_BYTES: Final = 1 << 18
+AT_ONCE: Final = 1000
+"""Values sent together, or as many as have so many bytes:"""
+BYTES_AT_ONCE: Final = 1 << 20
+MEMORY_BYTES: Final = 512 << 20
+_WALL_FACTOR: Final = 60
+"""A value that had no answer for so many times its CPU has none: the process may be stopped, or the machine be asleep."""
+_KEPT: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+"""Of the environment, which jq programs can read, and in which passwords stand."""
+
+
+class Outcome(NamedTuple):
+    """What became of one value.
+
+    Attributes:
+        outputs: JSON, one a line; empty: there were none.
+        failed: jq's sentence; None: it went well.
+    """
+
+    outputs: bytes
+    failed: str | None = None
+
+
+class _DiedError(Exception):
+    """The process is gone, or silent, with answers owed.
+
+    Attributes:
+        told: The answers that came.
+        why: As a sentence; None: nobody knows, and another process may do better.
+    """
+
+    def __init__(self, told: list[Outcome], why: str | None) -> None:
+        super().__init__(why)
+        self.told, self.why = told, why
+
+
+class Runner:
+    """One process of a mapping; started when it is first needed, and again when a value has ended it. Not for several threads.
+
+    Args:
+        program: Compiled.
+        output_bytes: Most bytes of one value's outputs.
+    """
+
+    def __init__(self, program: Program, output_bytes: int) -> None:
+        self._program, self._cpu_s, self._output_bytes = program, program.cpu_s, output_bytes
+        self._process: subprocess.Popen[bytes] | None = None
+        self._unread = b""
+
+    def run(self, values: Sequence[bytes]) -> list[Outcome]:
+        """Map values, each by itself.
+
+        Args:
+            values: Each the JSON text of one input.
+
+        Returns:
+            What became of each, in their order.
+
+        Raises:
+            MisconfiguredError: the process cannot be started.
+        """
+        outcomes: list[Outcome] = []
+        for some in _slices(values):
+            outcomes += self._run_some(some)
+        return outcomes
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process, self._unread = self._process, None, b""
+        if process is not None:
+            process.kill()
+            with contextlib.suppress(OSError):
+                process.stdin.close()  # type: ignore[union-attr]  # a pipe
+            process.stdout.close()  # type: ignore[union-attr]
+            process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def _run_some(self, values: Sequence[bytes]) -> list[Outcome]:
+        """Values that are sent together; where one ends the process, those behind it go to another one."""
+        outcomes: list[Outcome] = []
+        again = False
+        while len(outcomes) < len(values):
+            # one that ended it for a reason nobody knows is tried once more, alone
+            some = values[len(outcomes) : len(outcomes) + 1] if again else values[len(outcomes) :]
+            try:
+                outcomes += self._answers(some)
+                again = False
+            except _DiedError as died:
+                self.close()
+                outcomes += died.told
+                if died.why is not None or (again and not died.told):
+                    outcomes.append(Outcome(b"", died.why or "jq ended by itself, twice"))
+                    again = False
+                else:
+                    again = True
+        return outcomes
+
+    def _answers(self, values: Sequence[bytes]) -> list[Outcome]:
+        process = self._process or self._start()
+        told: list[Outcome] = []
+        frames = [_LENGTH.pack(len(values))]
+        for value in values:
+            frames += (_LENGTH.pack(len(value)), value)
+        try:
+            _write(process, b"".join(frames))
+        except OSError:
+            raise _DiedError(told, None) from None
+        while len(told) < len(values):
+            if not self._read_more(process):
+                raise _DiedError(told, self._why(process))
+            told += self._complete()
+        return told
+
+    def _read_more(self, process: subprocess.Popen[bytes]) -> bool:
+        """Whether there is more to read."""
+        out = process.stdout.fileno()  # type: ignore[union-attr]
+        until = time.monotonic() + self._cpu_s * _WALL_FACTOR
+        while True:
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            if select.select([out], [], [], left)[0]:
+                data = os.read(out, _READ_BYTES)
+                self._unread += data
+                return bool(data)
+
+    def _complete(self) -> Iterator[Outcome]:
+        """The answers of which all has been read."""
+        data, at = self._unread, 0
+        while len(data) - at >= _ANSWER.size:
+            failed, size = _ANSWER.unpack_from(data, at)
+            end = at + _ANSWER.size + size
+            if end > len(data):
+                break
+            text = data[at + _ANSWER.size : end]
+            at = end
+            yield Outcome(b"", text.decode("utf-8", "replace")) if failed else Outcome(text)
+        self._unread = data[at:]
+
+    def _why(self, process: subprocess.Popen[bytes]) -> str | None:
+        """Why it is gone, where it is the value's doing."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = process.wait(1)
+            if status == -signal.SIGPROF:
+                return f"it took more than {self._cpu_s:g} s"
+            if status == -signal.SIGABRT:
+                return f"it needed more than {MEMORY_BYTES >> 20} MiB of memory"
+        return None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        limits = (str(self._cpu_s), str(self._output_bytes), str(MEMORY_BYTES))
+        text = self._program.run.encode()
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", _CHILD, *limits],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                env=environment,
+            )
+        except OSError as error:
+            raise MisconfiguredError(
+                f"The process of the mapping {self._program.name} cannot be started: {error}."
+            ) from None
+        self._process = process
+        with contextlib.suppress(OSError):
+            _write(process, _LENGTH.pack(len(text)) + text)
+        if process.stdout.read(1) != READY:  # type: ignore[union-attr]
+            status = process.wait()
+            self.close()
+            raise MisconfiguredError(
+                f"jq cannot be run for the mapping {self._program.name}: its process ended with {status}."
+            )
+        return process
+
+
+def _write(process: subprocess.Popen[bytes], data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(process.stdin.fileno(), view) :]  # type: ignore[union-attr]
+
+
+def _slices(values: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    begin = size = 0
+    for at, value in enumerate(values):
+        if at > begin and (size + len(value) > BYTES_AT_ONCE or at - begin == AT_ONCE):
+            yield values[begin:at]
+            begin, size = at, 0
+        size += len(value)
+    if begin < len(values):
+        yield values[begin:]
