@@ -19,8 +19,10 @@ if __name__ == "__main__":  # importing Beam takes seconds, and a signal may com
     STOP.listen("Stopping: what was taken is written and settled first. A second signal ends at once; nothing is lost.")
 
 import apache_beam as beam
+from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
+from google.api_core.exceptions import GoogleAPIError
 
 from pipelines import engine, launch, local_run
 from pipelines.options import parse
@@ -94,8 +96,11 @@ def _read(location: str) -> bytes:
     Raises:
         OSError: it cannot be read.
     """
-    with FileSystems.open(location) as file:
-        return bytes(file.read())
+    try:
+        with FileSystems.open(location) as file:
+            return bytes(file.read())
+    except (BeamIOError, GoogleAPIError) as error:
+        raise OSError(str(error)) from None
 
 
 def _run(arguments: list[str]) -> int:

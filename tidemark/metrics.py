@@ -71,6 +71,10 @@ _LIST: Final = [
             "event_time_attribute_missing",
             "Messages without a usable event_time attribute; their publish time is taken.",
         ),
+        (
+            "mapping_filtered",
+            "Values for which the mapping has no output. They are no points and no dead letters.",
+        ),
         ("received", "Points received, dead letters included; an undecodable message counts one."),
         ("inserted", "Points stored that were not there."),
         ("overwritten", "Points stored over an earlier one of the same series and event time."),

@@ -33,8 +33,8 @@ class DecodeMessages(beam.PTransform):
         super().__init__()
 
     def expand(self, messages: Any) -> Any:
-        """One ParDo."""
-        return messages | beam.ParDo(self._decoding()).with_output_types(Block)
+        """One ParDo, of one name with a mapping or without: an update of a running job may bring one."""
+        return messages | "ParDo(_Decode)" >> beam.ParDo(self._decoding()).with_output_types(Block)
 
     def _decoding(self) -> beam.DoFn:
         return _Decode(self.limits) if self.mapping is None else _Map(self.limits, self.mapping)
