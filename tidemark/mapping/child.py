@@ -2,7 +2,7 @@
 
 It reads frames from standard input, a length of 4 bytes (little endian) before each: the program's text; then, again and
 again, a number of values and the values. For each value it writes a status byte, a length and the outputs, one a line, or
-why there are none; at once, so that it is known which value was its last.
+why there are none. Which value it is at stands in memory that it shares with its parent.
 
 A value that takes more CPU than it may ends the process: jq has no bound of its own, and no signal handler of Python's runs
 while it computes.
@@ -10,6 +10,7 @@ while it computes.
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 import signal
@@ -27,26 +28,38 @@ _LENGTH = struct.Struct("<I")
 _ANSWER = struct.Struct("<BI")
 _TEXT = msgspec.json.Encoder()
 _SENTENCE_BYTES = 2000
+_WRITTEN_BYTES = 64 << 10
+"""Answers are written when they are so many, and after the last."""
 
 
 def main() -> int:
-    """Serve until the input ends. Arguments: CPU seconds and output bytes a value may have, and bytes of memory more than now."""
-    cpu_s, output_bytes, memory_bytes = float(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    """Serve until the input ends.
+
+    Arguments: CPU seconds and bytes of outputs that a value may have; bytes of memory more than now; the shared memory's file.
+    """
+    cpu_s, output_bytes, memory_bytes, shared = float(sys.argv[1]), *map(int, sys.argv[2:5])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to end
     source, out = sys.stdin.buffer, sys.stdout.fileno()
     program = jq.compile(_frame(source).decode())
-    _bound_memory(memory_bytes)
-    _write(out, READY)
-    while True:
-        head = source.read(_LENGTH.size)
-        if not head:
-            return 0
-        values = [_frame(source) for _ in range(_LENGTH.unpack(head)[0])]
-        for value in values:
-            signal.setitimer(signal.ITIMER_PROF, cpu_s)
-            status, text = _mapped(program, value, output_bytes)
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            _write(out, _ANSWER.pack(status, len(text)) + text)
+    with mmap.mmap(shared, _LENGTH.size) as place:
+        _bound_memory(memory_bytes)
+        _write(out, READY)
+        while head := source.read(_LENGTH.size):
+            values = [_frame(source) for _ in range(_LENGTH.unpack(head)[0])]
+            answers: list[bytes] = []
+            size = 0
+            for at, value in enumerate(values):
+                _LENGTH.pack_into(place, 0, at)
+                signal.setitimer(signal.ITIMER_PROF, cpu_s)
+                status, text = _mapped(program, value, output_bytes)
+                signal.setitimer(signal.ITIMER_PROF, 0)
+                answers += (_ANSWER.pack(status, len(text)), text)
+                size += len(text)
+                if size > _WRITTEN_BYTES:
+                    _write(out, b"".join(answers))
+                    answers, size = [], 0
+            _write(out, b"".join(answers))
+    return 0
 
 
 def _mapped(program: Any, value: bytes, output_bytes: int) -> tuple[int, bytes]:

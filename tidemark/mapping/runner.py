@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import select
 import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,12 +51,13 @@ class _DiedError(Exception):
 
     Attributes:
         told: The answers that came.
+        at: The number of the value that it was at.
         why: As a sentence; None: nobody knows, and another process may do better.
     """
 
-    def __init__(self, told: list[Outcome], why: str | None) -> None:
+    def __init__(self, told: list[Outcome], at: int, why: str | None) -> None:
         super().__init__(why)
-        self.told, self.why = told, why
+        self.told, self.at, self.why = told, at, why
 
 
 class Runner:
@@ -68,6 +71,8 @@ class Runner:
     def __init__(self, program: Program, output_bytes: int) -> None:
         self._program, self._cpu_s, self._output_bytes = program, program.cpu_s, output_bytes
         self._process: subprocess.Popen[bytes] | None = None
+        self._place: mmap.mmap | None = None
+        """Shared with the process: at which value it is."""
         self._unread = b""
 
     def run(self, values: Sequence[bytes]) -> list[Outcome]:
@@ -90,6 +95,9 @@ class Runner:
     def close(self) -> None:
         """End the process."""
         process, self._process, self._unread = self._process, None, b""
+        if self._place is not None:
+            self._place.close()
+            self._place = None
         if process is not None:
             process.kill()
             with contextlib.suppress(OSError):
@@ -103,25 +111,29 @@ class Runner:
     def __exit__(self, *_error: object) -> None:
         self.close()
 
-    def _run_some(self, values: Sequence[bytes]) -> list[Outcome]:
-        """Values that are sent together; where one ends the process, those behind it go to another one."""
-        outcomes: list[Outcome] = []
-        again = False
-        while len(outcomes) < len(values):
-            # one that ended it for a reason nobody knows is tried once more, alone
-            some = values[len(outcomes) : len(outcomes) + 1] if again else values[len(outcomes) :]
+    def _run_some(self, values: Sequence[bytes]) -> Iterator[Outcome]:
+        """Values that are sent together; where one ends the process, the others go to another one."""
+        found: list[Outcome | None] = [None] * len(values)
+        while left := [at for at, outcome in enumerate(found) if outcome is None]:
             try:
-                outcomes += self._answers(some)
-                again = False
+                told = self._answers([values[at] for at in left])
             except _DiedError as died:
                 self.close()
-                outcomes += died.told
-                if died.why is not None or (again and not died.told):
-                    outcomes.append(Outcome(b"", died.why or "jq ended by itself, twice"))
-                    again = False
-                else:
-                    again = True
-        return outcomes
+                told = died.told
+                if died.at >= len(told):  # what was done before it, and not told, is done again
+                    at = left[died.at]
+                    found[at] = self._once_more(values[at]) if died.why is None else Outcome(b"", died.why)
+            for at, outcome in zip(left, told, strict=False):
+                found[at] = outcome
+        return (outcome for outcome in found if outcome is not None)
+
+    def _once_more(self, value: bytes) -> Outcome:
+        """One at which a process ended for a reason that nobody knows."""
+        try:
+            return self._answers([value])[0]
+        except _DiedError as died:
+            self.close()
+            return Outcome(b"", died.why or "jq ended by itself, twice")
 
     def _answers(self, values: Sequence[bytes]) -> list[Outcome]:
         process = self._process or self._start()
@@ -129,13 +141,15 @@ class Runner:
         frames = [_LENGTH.pack(len(values))]
         for value in values:
             frames += (_LENGTH.pack(len(value)), value)
+        assert self._place is not None
+        _LENGTH.pack_into(self._place, 0, 0)
         try:
             _write(process, b"".join(frames))
         except OSError:
-            raise _DiedError(told, None) from None
+            raise _DiedError(told, 0, None) from None
         while len(told) < len(values):
             if not self._read_more(process):
-                raise _DiedError(told, self._why(process))
+                raise _DiedError(told, _LENGTH.unpack_from(self._place)[0], self._why(process))
             told += self._complete()
         return told
 
@@ -177,21 +191,25 @@ class Runner:
 
     def _start(self) -> subprocess.Popen[bytes]:
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        limits = (str(self._cpu_s), str(self._output_bytes), str(MEMORY_BYTES))
         text = self._program.run.encode()
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", _CHILD, *limits],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                bufsize=0,
-                env=environment,
-            )
-        except OSError as error:
-            raise MisconfiguredError(
-                f"The process of the mapping {self._program.name} cannot be started: {error}."
-            ) from None
+        with tempfile.TemporaryFile() as shared:
+            shared.write(_LENGTH.pack(0))
+            shared.flush()
+            self._place = mmap.mmap(shared.fileno(), _LENGTH.size)
+            numbers = (self._cpu_s, self._output_bytes, MEMORY_BYTES, shared.fileno())
+            try:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", _CHILD, *map(str, numbers)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    env=environment,
+                    pass_fds=(shared.fileno(),),
+                    bufsize=0,
+                )
+            except OSError as error:
+                name = self._program.name
+                raise MisconfiguredError(f"The process of the mapping {name} cannot be started: {error}.") from None
         self._process = process
         with contextlib.suppress(OSError):
             _write(process, _LENGTH.pack(len(text)) + text)
