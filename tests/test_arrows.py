@@ -37,7 +37,14 @@ ALLOWED = {
     "tidemark/net": set(),
     "tidemark/http": {"tidemark.net"},
     "tidemark/mqtt": set(),
-    "tidemark/edge": {"tidemark.wire", "tidemark.bus", "tidemark.http", "tidemark.mqtt", "tidemark.net"},
+    "tidemark/edge": {
+        "tidemark.wire",
+        "tidemark.bus",
+        "tidemark.http",
+        "tidemark.mqtt",
+        "tidemark.net",
+        "tidemark.mapping",
+    },
     "tidemark/query": {
         "tidemark.wire",
         "tidemark.store",

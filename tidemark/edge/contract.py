@@ -134,7 +134,7 @@ BAD_TOPIC: Final = "bad_topic"
 NOT_KEPT: Final = "not_kept"
 DEVICE_REASONS: Final = {
     FORBIDDEN: "points of another project or source than the token's; over HTTP the whole body is 403 then",
-    BAD_TOPIC: "MQTT: the message's topic is not one of those that have a meaning",
+    BAD_TOPIC: "MQTT: the message's topic is not one of those that have a meaning, or, with a mapping, too long",
     NOT_KEPT: "UDP: the bus did not take it, and there is no spool, or it is full",
 }
 """Those that only devices meet."""

@@ -27,6 +27,7 @@ COUNTERS: Final[dict[str, Known]] = {
     "requests": Known(("path", "status"), "Requests answered; `protocol`: connections that were answered without one."),
     "points_accepted": Known(("project", "kept"), "Points answered as accepted, kept in the `bus` or in the `spool`."),
     "points_refused": Known(("project", "reason"), "Points answered as refused."),
+    "values_filtered": Known(("project",), "Values for which the mapping has no output."),
     "published": Known((), "Messages that Pub/Sub confirmed."),
     "publish_calls": Known((), "Calls to Pub/Sub."),
     "publish_retries": Known((), "Calls repeated, since the one before failed or nobody knows what became of it."),

@@ -10,7 +10,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,13 +20,15 @@ from tidemark.edge import contract
 from tidemark.edge.budget import Budget
 from tidemark.edge.contract import Status
 from tidemark.edge.counters import Counters
-from tidemark.edge.intake import ForbiddenError, Intake, TooLargeError
+from tidemark.edge.intake import NOTHING, Intake, TooLargeError
+from tidemark.edge.mapped import ForbiddenError
 from tidemark.edge.spool import FullError
 from tidemark.edge.tokens import Grant, Tokens, bearer
 from tidemark.edge.verdict import Verdict, none_accepted
 from tidemark.errors import RefusedError, TidemarkError
 from tidemark.http.request import Headers, Request
 
+_BELOW: Final = contract.POINTS.path + "/"
 _GROWS: Final = 64 << 10
 """What is reserved for a body of unknown length, and again whenever it is used up."""
 _JSON: Final = (b"content-type", b"application/json")
@@ -87,7 +89,7 @@ class Door:
     def head(self, request: Request) -> None:
         """Refuse what cannot be taken, before its body is read; see `tidemark.http.request.Handler`."""
         try:
-            path = contract.PATHS.get(request.path)
+            path = self._path(request.path)
             if path is None:
                 raise _AnswerError(Status.NOT_FOUND, "There is no such path.")
             if request.method not in path.methods:
@@ -130,7 +132,7 @@ class Door:
             if isinstance(text, Verdict):
                 self._verdict(request, text)
                 return
-            verdict, pack = self.intake.take(text, work.grant)
+            verdict, pack = self.intake.take(text, work.grant, self._about(request))
         except ForbiddenError as error:
             self._refuse(request, _AnswerError(Status.FORBIDDEN, str(error)))
         except TooLargeError as error:
@@ -149,6 +151,18 @@ class Door:
         if work is not None and work.reserved:
             self.budget.give_back(work.grant.project, work.reserved)
             work.reserved = 0
+
+    def _path(self, path: str) -> contract.Path | None:
+        """The path that is meant; with a mapping, which sees it, whatever is below that for points is that."""
+        below = self.intake.mapper is not None and path.startswith(_BELOW)
+        return contract.POINTS if below else contract.PATHS.get(path)
+
+    def _about(self, request: Request) -> Mapping[str, str]:
+        """What a mapping sees of a request."""
+        if self.intake.mapper is None:
+            return NOTHING
+        query = {"query": request.query.decode("latin-1")} if request.query else {}
+        return {"path": request.path, **query}
 
     def _points(self, request: Request) -> None:
         """Everything that can be said of a request for points by its head."""
@@ -212,7 +226,9 @@ class Door:
         return text
 
     def _kept(self, request: Request, verdict: Verdict, spooled: bool | TidemarkError) -> None:
-        if isinstance(spooled, FullError):
+        if isinstance(spooled, ForbiddenError):
+            self._refuse(request, _AnswerError(Status.FORBIDDEN, str(spooled)))
+        elif isinstance(spooled, FullError):
             self._refuse(request, _AnswerError(Status.FULL, str(spooled), wait_s=_LONGEST_RETRY_S))
         elif isinstance(spooled, RefusedError):
             self._verdict(request, none_accepted(contract.REFUSED_BY_BUS, str(spooled)))
@@ -245,7 +261,8 @@ class Door:
     def _answer(self, request: Request, status: Status, body: bytes, headers: Headers) -> None:
         if self.cors_origins:
             headers = [*headers, *self._cors(request)]
-        path = request.path if request.path in contract.PATHS else "other"
+        found = self._path(request.path)
+        path = "other" if found is None else found.path
         self.counters.count("requests", 1, path, _DIGITS[status])
         if self.logged and random.random() < self.logged:  # noqa: S311  # a sample
             project = request.work.grant.project if request.work else "-"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from tidemark.bus.publisher import BYTES_A_CALL, Publisher
 from tidemark.edge.contract import FORBIDDEN, LISTED, SERIES_LIMIT
+from tidemark.edge.mapped import ForbiddenError, Mapper, Pending
 from tidemark.edge.pack import PACK_BYTES, Clock, Pack, Together
 from tidemark.edge.spool import Spool
 from tidemark.edge.tokens import Grant
 from tidemark.edge.verdict import Rejected, Verdict, none_accepted, position, verdict_on
 from tidemark.errors import TidemarkError, UnavailableError
+from tidemark.mapping.mapped import MappedDecoder
+from tidemark.mapping.program import Program
 from tidemark.wire.block import Columns
 from tidemark.wire.decode import Decoder
 from tidemark.wire.encode import lines
@@ -24,14 +27,15 @@ from tidemark.wire.reasons import Reason, RejectedError
 _JOINED_BYTES: Final = 64 << 10
 _JOINED_POINTS: Final = 64
 """What is more is a message of its own: what is gained by joining it is little."""
+NOTHING: Final[Mapping[str, str]] = {}
 OPEN_PACKS: Final = 64
 """Of a project; with one more window all of them are left as they are, and others begun."""
 _MESSAGE_BYTES: Final = BYTES_A_CALL - (64 << 10)
 """Most text of a message, not counting on that it can be made smaller; the rest of a call is for attributes."""
 
 
-class ForbiddenError(TidemarkError):
-    """Points of another project or source than the token's: none of the body is taken."""
+def _untold(_number: int, _project: str) -> None:
+    """Nobody asks."""
 
 
 class TooLargeError(TidemarkError):
@@ -43,14 +47,21 @@ class Taken(NamedTuple):
 
     bodies: int
     verdict: Verdict
-    kept: Pack | Together | None
+    kept: Pack | Together | Pending | None
 
 
 class Intake:
     """One for a process, over one publisher."""
 
     def __init__(
-        self, publisher: Publisher, limits: Limits, window_s: int, max_series: int = 0, spool: Spool | None = None
+        self,
+        publisher: Publisher,
+        limits: Limits,
+        window_s: int,
+        max_series: int = 0,
+        spool: Spool | None = None,
+        mapping: Program | None = None,
+        filtered: Callable[[int, str], None] = _untold,
     ) -> None:
         """Nothing is published before `take`.
 
@@ -60,7 +71,12 @@ class Intake:
             window_s: Length of the smallest tier: what lies in one window may become one message.
             max_series: Of a project; 0: any number. What is known of them is this process's own, since its start.
             spool: Keeps what the bus does not take; None: it is told that it was not taken.
+            mapping: Of bodies that are none of the contract.
+            filtered: Told how many values of a project the mapping leaves out.
         """
+        self.mapper: Mapper | None = None
+        if mapping is not None:
+            self.mapper = Mapper(MappedDecoder(mapping, limits), self._take_columns, filtered)
         self.publisher, self.spool, self.limits = publisher, spool, limits
         self._decoder = Decoder(limits)
         self._window_us = window_s * 1_000_000
@@ -84,12 +100,15 @@ class Intake:
                 raise TooLargeError(f"The body has {rejected.detail}.") from None
             return none_accepted(rejected.reason, rejected.detail)
 
-    def take(self, text: bytes, grant: Grant) -> tuple[Verdict, Pack | Together | None]:
+    def take(
+        self, text: bytes, grant: Grant, about: Mapping[str, str] = NOTHING
+    ) -> tuple[Verdict, Pack | Together | Pending | None]:
         """Read a body and publish what is good of it.
 
         Args:
             text: Not compressed.
             grant: Of its sender.
+            about: Attributes for the mapping, where there is one: the verdict is known when what the points are in says so.
 
         Returns:
             The verdict on its points, and what they are in, where any is accepted: kept when it says so (`then`). It says an
@@ -97,9 +116,13 @@ class Intake:
             that does not either, and a RefusedError where the bus never will.
 
         Raises:
-            ForbiddenError: it has points that its sender may not send; nothing is published.
+            ForbiddenError: it has points that its sender may not send; nothing is published. With a mapping it is told as what
+                became of it.
         """
         now = self.clock.now()
+        if self.mapper is not None:
+            pending = self.mapper.put(text, about, grant, now, alone=True)
+            return pending.verdict, pending
         columns = Columns()
         at_once = self._decoder.decode(Message(text, {"project": grant.project}, now, ""), columns, now)
         self._check(columns, grant)
@@ -118,7 +141,9 @@ class Intake:
         left = range(len(columns.series)) if chosen is None else chosen
         return verdict, self._in_parts(columns, left, grant.project, now)
 
-    def take_each(self, texts: Sequence[bytes], grant: Grant) -> list[Taken]:
+    def take_each(
+        self, texts: Sequence[bytes], grant: Grant, about: Sequence[Mapping[str, str]] | None = None
+    ) -> list[Taken]:
         """As `take`, for many bodies of one sender that come together: read by one call as long as nothing is wrong.
 
         What comes later is accepted later: of two values of one point that of the later body is kept. A body that may not
@@ -127,10 +152,13 @@ class Intake:
         Args:
             texts: Not compressed.
             grant: Of their sender.
+            about: Attributes of each for the mapping, where there is one.
 
         Returns:
             What became of them, in their order, each for one or several in a row.
         """
+        if self.mapper is not None:
+            return self._mapped(self.mapper, texts, grant, about or [NOTHING] * len(texts))
         if len(texts) > 1:
             taken = self._take_together(texts, grant)
             if taken is not None:
@@ -141,6 +169,35 @@ class Intake:
             return [Taken(len(texts), *self.take(texts[0], grant))] if texts else []
         except ForbiddenError as error:
             return [Taken(1, none_accepted(FORBIDDEN, str(error)), None)]
+
+    def _mapped(
+        self, mapper: Mapper, texts: Sequence[bytes], grant: Grant, about: Sequence[Mapping[str, str]]
+    ) -> list[Taken]:
+        given = [
+            mapper.put(text, attributes, grant, self.clock.now(), alone=False)
+            for text, attributes in zip(texts, about, strict=True)
+        ]
+        return [Taken(1, pending.verdict, pending) for pending in given]
+
+    def _take_columns(self, columns: Columns, grant: Grant) -> tuple[Verdict, Pack | Together | None]:
+        """Publish points that were mapped."""
+        now = self.clock.now()
+        self._check(columns, grant)
+        verdict = verdict_on(columns)
+        chosen = self._within_series(columns, grant, verdict) if grant.max_series or self._max_series else None
+        grant.charge(verdict.accepted)
+        if not verdict.accepted:
+            return verdict, None
+        if chosen is None and self._each_once(columns):
+            text = b"\n".join(lines(columns, range(len(columns.series))))
+            if len(text) <= self._most_bytes:
+                return verdict, self._pack(text, columns, grant.project, now, joined=True)
+        left = range(len(columns.series)) if chosen is None else chosen
+        return verdict, self._in_parts(columns, left, grant.project, now)
+
+    def _each_once(self, columns: Columns) -> bool:
+        """Whether no point has two values: one message has one, or else the greater is kept and not the later."""
+        return len(set(zip(columns.series, columns.event_time, strict=True))) == len(columns.series)
 
     def _take_together(self, texts: Sequence[bytes], grant: Grant) -> Taken | None:
         """Take texts that are good as lines of one; None: nothing is taken, and each has to be looked at by itself."""
@@ -160,13 +217,15 @@ class Intake:
         verdict = verdict_on(columns)
         if (grant.max_series or self._max_series) and self._within_series(columns, grant, verdict) is not None:
             return None
-        if len(set(zip(columns.series, columns.event_time, strict=True))) < len(columns.series):
-            return None  # one message has one value of a point, or else the greater one is kept and not the later
+        if not self._each_once(columns):
+            return None
         grant.charge(verdict.accepted)
         return Taken(len(texts), verdict, self._pack(text, columns, grant.project, now, joined=True))
 
     async def drained(self) -> None:
         """Wait until nothing is on its way to the bus or the disk."""
+        if self.mapper is not None:
+            await self.mapper.drained()
         await self.publisher.drained()
         while self._keeping:
             await asyncio.wait(self._keeping)

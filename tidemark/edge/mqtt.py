@@ -8,6 +8,7 @@ a message that is not kept is never acknowledged, and ends the connection: its s
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -72,6 +73,16 @@ class Broker:
         limits = self.desk.intake.limits
         return 2 * limits.max_name_bytes + limits.max_metric_bytes + 16
 
+    def whole(self, topic: str) -> str:
+        """A topic for a mapping, which gives it whatever meaning it likes.
+
+        Raises:
+            RefusedMessageError: it is too long, or was cut for that.
+        """
+        if len(topic) >= self.longest_topic:
+            raise RefusedMessageError(BAD_TOPIC, f"a topic may have {self.longest_topic - 1} characters")
+        return topic
+
     def route(self, topic: str, grant: Grant) -> Route:
         """As `tidemark.edge.topics.route`."""
         key = topic, grant.project, grant.source
@@ -97,10 +108,12 @@ class Mark:
 class Batch:
     """Messages in a row that are handed over together."""
 
-    __slots__ = ("marks", "size", "stamped", "texts")
+    __slots__ = ("about", "marks", "size", "stamped", "texts")
 
     def __init__(self) -> None:
         self.texts: list[bytes] = []
+        self.about: list[Mapping[str, str]] = []
+        """Where there is a mapping: what it sees of each."""
         self.marks: list[Mark] = []
         self.size = self.stamped = 0
 
@@ -256,7 +269,11 @@ class MqttConnection(Stream):
             topic = self._aliased(topic, packet.properties.get(Property.TOPIC_ALIAS))
         mark = Mark(packet.qos, number)
         try:
-            text, stamped = body(self._broker.route(topic, grant), packet.payload, self._desk.intake.clock.now)
+            if self._desk.intake.mapper is not None:
+                text, stamped = packet.payload, 0
+                batch.about.append({"topic": self._broker.whole(topic)})
+            else:
+                text, stamped = body(self._broker.route(topic, grant), packet.payload, self._desk.intake.clock.now)
         except RefusedMessageError as refused:
             if not self._give(batch):
                 return False
@@ -295,12 +312,12 @@ class MqttConnection(Stream):
         if not self.room(grant, size):
             self._batch = batch
             return False
-        texts, marks = batch.texts, batch.marks
+        texts, marks, about = batch.texts, batch.marks, batch.about
         if batch.stamped:
             self._desk.counters.count("stamped", batch.stamped, grant.project)
         self._batch = None
-        batch.texts, batch.marks, batch.size, batch.stamped = [], [], 0, 0
-        self.give(texts, marks, grant, size)
+        batch.texts, batch.marks, batch.about, batch.size, batch.stamped = [], [], [], 0, 0
+        self.give(texts, marks, grant, size, about or None)
         return True
 
     def _other(self, packet: Packet) -> None:

@@ -32,6 +32,7 @@ from tidemark.exposition import serve_registry
 from tidemark.http.bounds import Bounds, Open
 from tidemark.http.connection import Connection
 from tidemark.logs import log
+from tidemark.mapping.program import of_settings
 from tidemark.net.listen import address_of, allow_files, listen
 from tidemark.net.peers import Peers
 from tidemark.net.tls import tls_of
@@ -62,7 +63,15 @@ class Edge:
         channel = async_channel()
         self.publisher = Publisher(values.topic, channel, timeout_s=values.publish_timeout_s, count=self.counters.count)
         limits = Limits.of(values)
-        self.intake = Intake(self.publisher, limits, values.tiers_s[0], values.max_series, self.spool)
+        self.intake = Intake(
+            self.publisher,
+            limits,
+            values.tiers_s[0],
+            values.max_series,
+            self.spool,
+            of_settings(values),
+            lambda number, project: self.counters.count("values_filtered", number, project),
+        )
         self.budget = Budget(values.inflight_bytes)
         self._channel = channel
         self._draining = False
@@ -143,6 +152,8 @@ class Edge:
                 task.cancel()
             await asyncio.gather(wish, *tasks, return_exceptions=True)
             await self._channel.close()
+            if self.intake.mapper is not None:
+                self.intake.mapper.close()
             if self.spool is not None:
                 self.spool.close()
             self._devices.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 from functools import partial
@@ -348,11 +348,18 @@ class Stream(asyncio.BufferedProtocol):
         self._timer = asyncio.get_running_loop().call_later(wait_s, self.release, Hold.QUOTA)
         return False
 
-    def give(self, texts: Sequence[bytes], marks: Sequence[Any], grant: Grant, reserved: int) -> None:
+    def give(
+        self,
+        texts: Sequence[bytes],
+        marks: Sequence[Any],
+        grant: Grant,
+        reserved: int,
+        about: Sequence[Mapping[str, str]] | None = None,
+    ) -> None:
         """Hand messages over, for which there is `room`, and acknowledge them when they are kept."""
         began, at = time.monotonic(), 0
         try:
-            found = self._desk.intake.take_each(texts, grant)
+            found = self._desk.intake.take_each(texts, grant, about)
         except BaseException:
             self._desk.budget.give_back(grant.project, reserved)
             raise
@@ -371,7 +378,7 @@ class Stream(asyncio.BufferedProtocol):
             else:
                 taken.kept.then(partial(self._known, group, grant.project))
         apart = len(found) if len(found) > 1 or found[0].kept is None else 0
-        if 4 * apart < len(texts):
+        if 4 * apart < len(texts) or self._desk.intake.mapper is not None:
             apart = 0
         self._halvings = HALVINGS if apart >= APART else max(0, self._halvings - 1)
         self._apart_more(apart)

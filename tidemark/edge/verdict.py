@@ -34,6 +34,10 @@ class Verdict:
     refused: dict[str, int] = field(default_factory=dict)
     spooled: bool = False
 
+    def become(self, other: Verdict) -> None:
+        """What is known now, of what was promised before."""
+        self.accepted, self.rejected, self.refused = other.accepted, other.rejected, other.refused
+
     def after_all(self, reason: str, detail: str) -> Verdict:
         """The same, but that what was to be accepted is refused."""
         refused = {**self.refused, reason: self.refused.get(reason, 0) + self.accepted}

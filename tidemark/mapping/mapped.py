@@ -9,7 +9,7 @@ right are kept beside it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,18 @@ _VALUE: Final = msgspec.json.Decoder(msgspec.Raw)
 _VALUES: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _TEXT: Final = msgspec.json.Encoder()
 _SHOWN: Final = 100
+
+
+class Mapped(NamedTuple):
+    """What became of one message.
+
+    Attributes:
+        columns: Its points and dead letters.
+        filtered: How many of its values have no output.
+    """
+
+    columns: Columns
+    filtered: int
 
 
 class _Work:
@@ -80,14 +92,32 @@ class MappedDecoder:
         Raises:
             MisconfiguredError: the mapping cannot be run at all; nothing is in `into` but dead letters.
         """
-        cut = []
-        for message in messages:
+        return sum(self._decode([(message, into) for message in messages], now_us))
+
+    def each(self, messages: Sequence[Message], now_us: int) -> list[Mapped]:
+        """The same for messages that are to be answered one by one, each into columns of its own.
+
+        Raises:
+            MisconfiguredError: the mapping cannot be run at all.
+        """
+        columns = [Columns() for _ in messages]
+        filtered = self._decode(list(zip(messages, columns, strict=True)), now_us)
+        return [Mapped(*one) for one in zip(columns, filtered, strict=True)]
+
+    def _decode(self, messages: Sequence[tuple[Message, Columns]], now_us: int) -> list[int]:
+        """How many values of each were filtered."""
+        cut: list[_Work | None] = []
+        for message, into in messages:
             try:
                 cut.append(self._cut(message))
             except RejectedError as rejected:
                 into.dead_letters.append(whole(message, rejected, STAGE))
-        outcomes = iter(self._runner.run([made for work in cut for made in _inputs(work)]))
-        return sum(self._take(work, [next(outcomes) for _ in work.parts], into, now_us) for work in cut)
+                cut.append(None)
+        outcomes = iter(self._runner.run([made for work in cut if work is not None for made in _inputs(work)]))
+        return [
+            0 if work is None else self._take(work, [next(outcomes) for _ in work.parts], into, now_us)
+            for work, (_, into) in zip(cut, messages, strict=True)
+        ]
 
     def close(self) -> None:
         """End its process."""
