@@ -22,15 +22,16 @@ from collections.abc import Callable
 import jq
 import rig
 
-from tidemark.mapping.mapped import MappedDecoder, together
+from tidemark.mapping.mapped import MappedDecoder
 from tidemark.mapping.program import program
 from tidemark.wire.block import BLOCK_POINTS, Columns
 from tidemark.wire.body import BODY
 from tidemark.wire.decode import Decoder
 from tidemark.wire.limits import Limits
-from tidemark.wire.message import Message
+from tidemark.wire.message import Message, shares
 
 NOW_US = time.time_ns() // 1000
+PULL = 1000
 SINGLES, BATCHES, A_BATCH, VALUES, LINES = 100_000, 400, 500, 20_000, 20_000
 FOUR = """.body | .id as $id | .t as $t | .status
 | {source: $id, metric: "fps", event_time: $t, value: .fps},
@@ -84,18 +85,21 @@ def cpu_s(work: Callable[[], object]) -> float:
 
 
 def decode(some: list[Message]) -> None:
+    """As the pipeline does with pulls of a thousand messages."""
     decoder, columns = Decoder(), Columns()
-    for message in some:
-        decoder.decode(message, columns, NOW_US)
-        if len(columns) >= BLOCK_POINTS:
-            columns.block()
-            columns = Columns()
+    for begin in range(0, len(some), PULL):
+        for part in shares(some[begin : begin + PULL]):
+            decoder.decode_all(part, columns, NOW_US)
+            if len(columns) >= BLOCK_POINTS:
+                columns.block()
+                columns = Columns()
     columns.block()
 
 
 def bare(some: list[Message]) -> None:
-    for message in some:
-        BODY.decode(message.data)
+    """What was read of a pull is there until the next one, as a program has it that does something with it."""
+    for begin in range(0, len(some), PULL):
+        _kept = [BODY.decode(message.data) for message in some[begin : begin + PULL]]
 
 
 def children_s() -> float:
@@ -107,7 +111,7 @@ def mapped(text: str, some: list[Message]) -> tuple[float, Columns]:
     """CPU seconds, jq's process included; and the points."""
     before = time.process_time() + children_s()
     decoder, columns = MappedDecoder(program(text, "bench.jq"), Limits()), Columns()
-    for part in together(some):
+    for part in shares(some):
         decoder.decode(part, columns, NOW_US)
     decoder.close()
     return time.process_time() + children_s() - before, columns

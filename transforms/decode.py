@@ -12,12 +12,12 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.timestamp import MIN_TIMESTAMP
 from apache_beam.utils.windowed_value import WindowedValue
 
-from tidemark.mapping.mapped import MappedDecoder, together
+from tidemark.mapping.mapped import MappedDecoder
 from tidemark.mapping.program import Program
 from tidemark.wire.block import BLOCK_POINTS, Block, Columns
 from tidemark.wire.decode import Decoder
 from tidemark.wire.limits import Limits
-from tidemark.wire.message import Message
+from tidemark.wire.message import Message, shares
 from transforms import coders  # noqa: F401  # blocks and messages travel by them
 from transforms.counters import count
 
@@ -62,13 +62,11 @@ class _Decode(_Gather):
 
     def process(self, messages: list[Message]) -> Iterator[Block]:
         now_us = time.time_ns() // 1000
-        unstated = 0
-        for message in messages:
-            self._decoder.decode(message, self._columns, now_us)
-            unstated += message.stated is None
+        for some in shares(messages):
+            self._decoder.decode_all(some, self._columns, now_us)
             if len(self._columns) >= BLOCK_POINTS:
                 yield self._finish()
-        count("event_time_attribute_missing", unstated)
+        count("event_time_attribute_missing", sum(message.stated is None for message in messages))
 
 
 class _Map(_Gather):
@@ -80,7 +78,7 @@ class _Map(_Gather):
 
     def process(self, messages: list[Message]) -> Iterator[Block]:
         now_us = time.time_ns() // 1000
-        for some in together(messages):
+        for some in shares(messages):
             count("mapping_filtered", self._decoder.decode(some, self._columns, now_us))
             if len(self._columns) >= BLOCK_POINTS:
                 yield self._finish()

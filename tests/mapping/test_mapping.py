@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import itertools
 import json
 import os
 import signal
@@ -18,7 +17,7 @@ from hypothesis import strategies as st
 from tests.waiting import eventually
 from tests.wire.bodies import HOPELESS, POINTS, PUBLISHED_US
 from tidemark.errors import MisconfiguredError, UsageError
-from tidemark.mapping.mapped import STAGE, MappedDecoder, together
+from tidemark.mapping.mapped import STAGE, MappedDecoder
 from tidemark.mapping.program import in_file, program
 from tidemark.mapping.runner import AT_ONCE, Runner
 from tidemark.wire.block import Columns
@@ -338,13 +337,6 @@ def test_many_values_and_large_ones_come_back_in_their_order(mapped: Mapped) -> 
         b"[" + b",".join(value(v=number) for number in range(40, 3 * AT_ONCE)) + b"]"
     ]
     assert [at for _, at in told(mapped(*bodies))] == list(range(3 * AT_ONCE))
-
-
-def test_messages_are_taken_in_parts_of_about_a_megabyte() -> None:
-    messages = [message(b"x" * size, number) for number, size in enumerate([10, 1 << 20, 5, 5, 1 << 21, 1])]
-    parts = [[one.message_id for one in part] for part in together(messages)]
-    assert parts == [["0", "1"], ["2", "3", "4"], ["5"]]
-    assert list(itertools.chain(*parts)) == [one.message_id for one in messages]
 
 
 def test_the_end_of_the_program_ends_its_process(mapped: Mapped) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tidemark.wire.block import Columns, winners
 from tidemark.wire.decode import Decoder
-from tidemark.wire.message import Message, delivered
+from tidemark.wire.message import SHARE_BYTES, Message, delivered, shares
 
 NOW = 1_767_225_600_000_000
 
@@ -60,3 +60,12 @@ def test_a_clock_far_behind_is_held_against_the_event_time_as_any_publish_time()
     message = delivered(body(1), {"accepted_time": str(NOW - 86_400_000_000)}, NOW, "1")
     Decoder().decode(message, columns, NOW)
     assert [letter.reason for letter in columns.dead_letters] == ["event_time_in_future"]
+
+
+def test_messages_are_taken_in_shares_by_their_text() -> None:
+    sizes = [10, SHARE_BYTES, 5, 5, 2 * SHARE_BYTES, 1]
+    messages = [Message(b"x" * size, {}, 0, str(number)) for number, size in enumerate(sizes)]
+    packed = Message(b"x" * (SHARE_BYTES // 16), {"content_encoding": "gzip"}, 0, "6")
+    parts = [[one.message_id for one in part] for part in shares([*messages, packed, messages[0]])]
+    assert parts == [["0", "1"], ["2", "3", "4"], ["5", "6"], ["0"]]
+    assert not [*shares([])]

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tidemark.mapping.program import Program
-from tidemark.mapping.runner import BYTES_AT_ONCE, Outcome, Runner
+from tidemark.mapping.runner import Outcome, Runner
 from tidemark.wire.block import Columns
 from tidemark.wire.body import BODY, NO_PROJECT, UNREADABLE, named
 from tidemark.wire.broken import as_utf8, rejection
@@ -82,7 +82,7 @@ class MappedDecoder:
         """Append the points of `messages` to `into`, and dead letters for what cannot be one.
 
         Args:
-            messages: As delivered; `together` says how many at once.
+            messages: As delivered; `tidemark.wire.message.shares` says how many at once.
             into: Filled in place.
             now_us: The clock in microseconds, from which the retention is counted.
 
@@ -209,18 +209,6 @@ class MappedDecoder:
         if letters:
             rejected = RejectedError(letters[0].reason, first)
             work.refuse(at, value, rejected, sum(letter.points for letter in letters))
-
-
-def together(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
-    """Messages in parts of about a megabyte, so that what is made of them stays small."""
-    begin = size = 0
-    for at, message in enumerate(messages):
-        size += len(message.data)
-        if size >= BYTES_AT_ONCE:
-            yield messages[begin : at + 1]
-            begin, size = at + 1, 0
-    if begin < len(messages):
-        yield messages[begin:]
 
 
 def _values(text: bytes, whole_arrays: bool) -> list[bytes]:

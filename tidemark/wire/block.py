@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -73,12 +75,14 @@ class Columns:
     """A block that is being filled."""
 
     keys: list[SeriesKey] = field(default_factory=list)
-    series: list[int] = field(default_factory=list)
-    event_time: list[int] = field(default_factory=list)
-    publish_time: list[int] = field(default_factory=list)
-    value: list[float] = field(default_factory=list)
+    series: array[int] = field(default_factory=partial(array, "i"))
+    event_time: array[int] = field(default_factory=partial(array, "q"))
+    publish_time: array[int] = field(default_factory=partial(array, "q"))
+    value: array[float] = field(default_factory=lambda: array("d"))
     attributes: list[bytes | None] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    numbers: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    """Of series, by their names; of those that were asked for so."""
     _metrics: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -96,18 +100,19 @@ class Columns:
 
     def truncate(self, points: int) -> None:
         """Take back every point after the first `points`."""
-        for column in (self.series, self.event_time, self.publish_time, self.value, self.attributes):
+        for column in (self.series, self.event_time, self.publish_time, self.value):
             del column[points:]
+        del self.attributes[points:]
 
     def block(self) -> Block:
         """The finished block."""
         points = np.empty(len(self.series), POINT)
-        points["series_id"] = self.series
-        points["event_time"] = self.event_time
-        points["publish_time"] = self.publish_time
-        points["value"] = self.value
+        points["series_id"] = np.frombuffer(self.series, np.int32) if self.series else 0
+        points["event_time"] = np.frombuffer(self.event_time, np.int64) if self.series else 0
+        points["publish_time"] = np.frombuffer(self.publish_time, np.int64) if self.series else 0
+        points["value"] = np.frombuffer(self.value, np.float64) if self.series else 0
         points["value"] += 0.0  # -0.0 becomes 0.0
-        attributes = self.attributes if any(a is not None for a in self.attributes) else None
+        attributes = self.attributes if self.attributes.count(None) < len(self.attributes) else None
         keys = self.keys
         used = np.bincount(points["series_id"], minlength=len(keys)) > 0
         if not used.all():  # of points that were taken back: only a point that is stored makes a series

@@ -43,7 +43,7 @@ NO_PROJECT: Final = "\x00 none \x00"
 """Of a body that says none, until `named` has given it the message's: this very object, whatever senders write."""
 
 
-class Body(msgspec.Struct, kw_only=True):
+class Body(msgspec.Struct, kw_only=True, gc=False):
     project: str = NO_PROJECT
     source: str
     metric: str | msgspec.UnsetType = msgspec.UNSET
