@@ -102,7 +102,7 @@ def test_a_mistake_in_the_program_is_one_sentence(text: str, sentence: str | Non
 
 
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Any) -> None:
-    with pytest.raises(UsageError, match=r"^--mapping \S+ cannot be read: No such file or directory\.$"):
+    with pytest.raises(UsageError, match=r"^The mapping \S+ cannot be read: No such file or directory\.$"):
         in_file(str(tmp_path / "none.jq"))
     with pytest.raises(UsageError, match="Is a directory"):
         in_file(str(tmp_path))

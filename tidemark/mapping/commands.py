@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from tidemark.arguments import add_settings, read_settings
@@ -96,7 +97,7 @@ def run_show(arguments: argparse.Namespace) -> int:
 
 def _program(name: str, cpu_s: float) -> Program:
     """That of a file, or else the shipped one of this name."""
-    if any(one.name == name for one in shipped.shipped()):
+    if not Path(name).exists() and any(one.name == name for one in shipped.shipped()):
         return program(shipped.by_name(name).text, name, cpu_s)
     return in_file(name, cpu_s)
 

@@ -119,6 +119,14 @@ class MappedDecoder:
             for work, (_, into) in zip(cut, messages, strict=True)
         ]
 
+    def start(self) -> None:
+        """Begin its process, which the first message would do otherwise.
+
+        Raises:
+            MisconfiguredError: it cannot be begun.
+        """
+        self._runner.start()
+
     def close(self) -> None:
         """End its process."""
         self._runner.close()

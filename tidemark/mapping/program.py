@@ -94,9 +94,9 @@ def in_file(location: str, cpu_s: float = 1.0, read: Callable[[str], bytes] | No
     try:
         text = (read or _read)(location).decode()
     except OSError as error:
-        raise UsageError(f"--mapping {location} cannot be read: {error.strerror or error}.") from None
+        raise UsageError(f"The mapping {location} cannot be read: {error.strerror or error}.") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"--mapping {location} is no UTF-8: byte {error.start}.") from None
+        raise UsageError(f"The mapping {location} is no UTF-8: byte {error.start}.") from None
     return program(text, location, cpu_s)
 
 

@@ -92,6 +92,15 @@ class Runner:
             outcomes += self._run_some(some)
         return outcomes
 
+    def start(self) -> None:
+        """Begin the process, if there is none.
+
+        Raises:
+            MisconfiguredError: it cannot be begun.
+        """
+        if self._process is None:
+            self._start()
+
     def close(self) -> None:
         """End the process."""
         process, self._process, self._unread = self._process, None, b""

@@ -13,7 +13,7 @@ import msgspec
 
 from tidemark.errors import UsageError
 from tidemark.mapping.mapped import MappedDecoder
-from tidemark.mapping.program import Program
+from tidemark.mapping.program import Program, in_file
 from tidemark.wire.block import Columns, DeadLetter
 from tidemark.wire.encode import lines
 from tidemark.wire.limits import Limits
@@ -116,6 +116,7 @@ def tries(program: Program, limits: Limits, given: Iterable[tuple[int, Message]]
     """Map message after message; each as the pipeline would."""
     decoder = MappedDecoder(program, limits)
     try:
+        decoder.start()
         for number, message in given:
             into = Columns()
             began = time.perf_counter()
@@ -128,7 +129,28 @@ def tries(program: Program, limits: Limits, given: Iterable[tuple[int, Message]]
         decoder.close()
 
 
+def try_values(
+    location: str, values: Iterable[Any], attributes: Mapping[str, str] | None = None, project: str = "example"
+) -> list[Tried]:
+    """Map values, for a test of a mapping.
+
+    Args:
+        location: Of the program.
+        values: Bodies, as Python has them.
+        attributes: Of the message of each.
+        project: Whose they are, where nothing says otherwise.
+
+    Returns:
+        What became of each, in their order.
+
+    Raises:
+        UsageError: the program cannot be read or compiled.
+    """
+    given = messages([msgspec.json.encode(value) for value in values], attributes or {}, project, inputs=False)
+    return list(tries(in_file(location), Limits(), given, Sum()))
+
+
 def _points(columns: Columns) -> list[dict[str, Any]]:
-    texts = lines(columns, range(len(columns)))
+    texts = lines(columns, range(len(columns.series)))
     projects = [columns.keys[series].project for series in columns.series]
     return [{"project": project, **msgspec.json.decode(text)} for project, text in zip(projects, texts, strict=True)]
