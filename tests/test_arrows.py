@@ -57,6 +57,7 @@ ALLOWED = {
         "tidemark.store",
         "tidemark.warehouse",
         "tidemark.bus",
+        "tidemark.mapping",
         "tidemark.edge.reference",
         "tidemark.query.reference",
     },

@@ -24,6 +24,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "status": "tidemark.operate.status",
     "advise": "tidemark.operate.advise",
     "settings": "tidemark.operate.settings",
+    "dead-letters": "tidemark.operate.dead_letters",
+    "redrive": "tidemark.operate.redrive",
     "mapping": "tidemark.mapping.commands",
     "edge": "tidemark.edge.commands",
     "serve": "tidemark.query.commands",

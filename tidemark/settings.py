@@ -242,6 +242,14 @@ COMPRESS_AFTER_DAYS = Setting(
 DEAD_LETTER_DAYS = Setting(
     "dead_letter_days", int, "0", "Age in days at which dead letters are removed; 0 keeps them.", 0, 36_500
 )
+DEAD_LETTER_BYTES = Setting(
+    "dead_letter_bytes",
+    int,
+    "0",
+    "Most bytes of dead letters; beyond it the oldest are removed. 0: as many as there are.",
+    0,
+    1 << 50,
+)
 CORRECTIONS_DAYS = Setting(
     "corrections_days",
     int,
@@ -601,6 +609,8 @@ SERVE = (
 )
 FLUSH = (TOPIC, PUBLISH_TIMEOUT_S)
 TRY = (MAPPING_CPU_S, RETENTION_DAYS, *LIMITS)
+DEAD_LETTERS = STORE
+REDRIVE = (*STORE, TIERS_S, HORIZON_S, DEBOUNCE_S, RETENTION_DAYS, MAPPING, MAPPING_CPU_S, *LIMITS)
 VERIFY = (*STORE, ROLLUP_DATASET, STORAGE_ENDPOINT, TIERS_S, HORIZON_S, QUANTILES)
 MIGRATE = (*STORE, CHUNK_DAYS)
 MAINTAIN = (
@@ -611,6 +621,7 @@ MAINTAIN = (
     RETENTION_DAYS,
     COMPRESS_AFTER_DAYS,
     DEAD_LETTER_DAYS,
+    DEAD_LETTER_BYTES,
     CORRECTIONS_DAYS,
 )
 DELETE = (*STORE, TIERS_S)

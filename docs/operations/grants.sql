@@ -6,4 +6,4 @@ REVOKE INSERT ON retention, identity FROM tidemark_writer;
 
 GRANT INSERT ON marks, ledger, series TO tidemark_operator;
 GRANT INSERT, UPDATE ON rollups TO tidemark_operator;
-GRANT DELETE ON points TO tidemark_operator;
+GRANT DELETE ON points, dead_letters TO tidemark_operator;

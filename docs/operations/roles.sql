@@ -1,10 +1,10 @@
 -- Roles of the raw store, each with what it needs and no more. Run once as a superuser, in Tidemark's database, before
 -- `tidemark migrate`:   psql -v owner_password=… -v writer_password=… -v operator_password=… -v reader_password=… -f roles.sql
 --
---   tidemark_owner     owns the tables: `tidemark migrate`, `tidemark maintain`
+--   tidemark_owner     owns the tables: `tidemark migrate`, `tidemark maintain`, `tidemark redrive`
 --   tidemark_writer    the pipeline
 --   tidemark_operator  `tidemark rebuild`, `tidemark delete`
---   tidemark_reader    `tidemark verify`, `tidemark sources`, `tidemark status`, `tidemark advise`, dashboards
+--   tidemark_reader    `tidemark verify`, `tidemark dead-letters`, `tidemark sources`, `tidemark status`, `tidemark advise`, dashboards
 
 CREATE ROLE tidemark_owner LOGIN PASSWORD :'owner_password';
 CREATE ROLE tidemark_writer LOGIN PASSWORD :'writer_password';

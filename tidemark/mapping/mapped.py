@@ -219,6 +219,21 @@ class MappedDecoder:
             work.refuse(at, value, rejected, sum(letter.points for letter in letters))
 
 
+class OneDecoder:
+    """A mapping for messages one at a time, as of `tidemark.wire.decode.Decoder`."""
+
+    def __init__(self, program: Program, limits: Limits) -> None:
+        self._mapped = MappedDecoder(program, limits)
+
+    def decode(self, message: Message, into: Columns, now_us: int) -> None:
+        """Append the points of `message`, and dead letters."""
+        self._mapped.decode([message], into, now_us)
+
+    def close(self) -> None:
+        """End its process."""
+        self._mapped.close()
+
+
 def _values(text: bytes, whole_arrays: bool) -> list[bytes]:
     """The values of a well-formed body."""
     if text.lstrip()[:1] == b"[" and not whole_arrays:

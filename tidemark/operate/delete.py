@@ -1,6 +1,6 @@
 """`tidemark delete`: removes points of a project, a source or a series, and leaves marks, so that rollups follow.
 
-Without --yes it counts them and removes nothing. A message that comes again later is stored again: stop its sender first.
+Without --metric, --from and --to the dead letters of the project go as well, or those in which the source is named. Without --yes it counts them and removes nothing. A message that comes again later is stored again: stop its sender first.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tidemark.operate.arguments import seconds
 from tidemark.settings import DELETE
 from tidemark.store.agreement import agreed
 from tidemark.store.connection import make_engine, single_statement
+from tidemark.store.letters import count_of, remove_of
 from tidemark.store.location import database_url
 from tidemark.store.read import Reader
 from tidemark.store.remove import Deletion
@@ -53,19 +54,30 @@ def run(arguments: argparse.Namespace) -> int:
         values = agreed(pool, values, keep=False)
         names = (arguments.series_project, arguments.source, arguments.metric)
         found = Reader(pool, values.tiers_s).series(*names, most=MOST_SERIES)
-        if not found:
+        # what could not be read has no metric and no time
+        sender = names[:2] if (arguments.metric, start, end) == (None, None, None) else None
+        letters = count_of(pool, *sender) if sender else 0
+        if not found and not letters:
             raise UsageError(_nothing(pool, names))
-        deletion = Deletion(pool, values.tiers_s, list(found), start, end)
-        points = sum(removed.points for removed in deletion.run()) if arguments.yes else deletion.count()
+        points = _points(Deletion(pool, values.tiers_s, list(found), start, end), arguments.yes) if found else 0
+        if letters and arguments.yes and sender:
+            letters = remove_of(pool, *sender)
     finally:
         pool.dispose()
     if arguments.json:
-        print(json.dumps({"series": len(found), "points": points, "removed": arguments.yes}))  # noqa: T201
-    elif arguments.yes:
-        print(f"Removed {points:,} points of {len(found):,} series; ingest settles their rollups.")  # noqa: T201
+        told = {"series": len(found), "points": points, "dead_letters": letters, "removed": arguments.yes}
+        print(json.dumps(told))  # noqa: T201
+        return 0
+    what = f"{points:,} points of {len(found):,} series" + (f" and {letters:,} dead letters" if letters else "")
+    if arguments.yes:
+        print(f"Removed {what}; ingest settles their rollups.")  # noqa: T201
     else:
-        print(f"{points:,} points of {len(found):,} series would be removed: add --yes.")  # noqa: T201
+        print(f"{what} would be removed: add --yes.")  # noqa: T201
     return 0
+
+
+def _points(deletion: Deletion, yes: bool) -> int:
+    return sum(removed.points for removed in deletion.run()) if yes else deletion.count()
 
 
 _KNOWN: Final = {

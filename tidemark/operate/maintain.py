@@ -104,7 +104,7 @@ def _steps(keeping: Housekeeping, values: Values, now_s: float, done: Maintained
         done.ledger_rows_folded = keeping.fold_ledger()
 
     def dead_letters() -> None:
-        done.dead_letters_removed = keeping.remove_dead_letters(values.dead_letter_days)
+        done.dead_letters_removed = _without_dead_letters(keeping, values)
 
     def corrections() -> None:
         done.corrections_removed = keeping.remove_corrections(values.corrections_days)
@@ -127,10 +127,15 @@ def _steps(keeping: Housekeeping, values: Values, now_s: float, done: Maintained
     wanted = {
         "retention": values.retention_days,
         "columns": values.compress_after_days,
-        "dead letters": values.dead_letter_days,
+        "dead letters": values.dead_letter_days or values.dead_letter_bytes,
         "corrections": values.corrections_days,
     }
     return {name: step for name, step in steps.items() if wanted.get(name, True)}
+
+
+def _without_dead_letters(keeping: Housekeeping, values: Values) -> int:
+    removed = keeping.remove_dead_letters(values.dead_letter_days) if values.dead_letter_days else 0
+    return removed + (keeping.trim_dead_letters(values.dead_letter_bytes) if values.dead_letter_bytes else 0)
 
 
 def check(values: Values) -> None:

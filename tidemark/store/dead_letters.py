@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -15,10 +16,13 @@ from tidemark.wire.message import moment
 from tidemark.wire.reasons import Reason
 
 _INSERT: Final = """
-INSERT INTO dead_letters (message_id, position, data, attributes, stage, reason, detail, publish_time, points)
+INSERT INTO dead_letters (message_id, position, data, attributes, stage, reason, detail, publish_time, points, project)
 VALUES {rows}
 ON CONFLICT DO NOTHING"""
-_ROW: Final = "(%s, %s, %s, CAST(%s AS json), %s, %s, %s, %s, %s)"
+_ROW: Final = "(%s, %s, %s, CAST(%s AS json), %s, %s, %s, %s, %s, %s)"
+_PROJECT: Final = re.compile(rb'"project"\s*+:\s*+("[^"\\\n]*+(?:\\.[^"\\\n]*+)*+")')
+_LOOKED_AT_BYTES: Final = 4 << 10
+_LONGEST_NAME: Final = 800
 LETTERS_AT_ONCE: Final = 500
 BYTES_AT_ONCE: Final = 8 << 20
 """In one statement: a round trip for each of a flood of them would slow every good point down. But each is kept whole,
@@ -67,7 +71,20 @@ def _values(letter: DeadLetter) -> tuple[object, ...]:
         letter.detail.replace("\x00", "\\0"),
         moment(letter.publish_time),
         letter.points,
+        project_of(letter),
     )
+
+
+def project_of(letter: DeadLetter) -> str | None:
+    """Whose it is, as far as that can be read without reading all of it."""
+    name = letter.attributes.get("project")
+    if name is None:
+        found = _PROJECT.search(letter.data, 0, _LOOKED_AT_BYTES)
+        try:
+            name = None if found is None else msgspec.json.decode(found[1], type=str)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            name = None
+    return None if name is None or "\x00" in name or len(name) > _LONGEST_NAME else name
 
 
 def of_refused(block: Block, refused: RefusedError) -> DeadLetter:

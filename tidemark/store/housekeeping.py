@@ -59,16 +59,23 @@ _FOLD_LEDGER: Final = f"""
 WITH gone AS (
     DELETE FROM ledger
     WHERE written_at < date_trunc('day', clock_timestamp()) - interval '{LEDGER_DAYS} days'
-    AND received = inserted + overwritten + ignored + dead_lettered
+    AND received + redriven = inserted + overwritten + ignored + dead_lettered
     RETURNING *
 ), folded AS (
-    INSERT INTO ledger (written_at, received, inserted, overwritten, ignored, dead_lettered, removed)
-    SELECT date_trunc('day', written_at), sum(received), sum(inserted), sum(overwritten), sum(ignored),
+    INSERT INTO ledger (written_at, received, redriven, inserted, overwritten, ignored, dead_lettered, removed)
+    SELECT date_trunc('day', written_at), sum(received), sum(redriven), sum(inserted), sum(overwritten), sum(ignored),
            sum(dead_lettered), sum(removed)
     FROM gone GROUP BY 1
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM gone) - (SELECT count(*) FROM folded)"""
+_TRIM: Final = """
+DELETE FROM dead_letters WHERE id IN (
+    SELECT id FROM (
+        SELECT id, sum(octet_length(data) + octet_length(attributes::text) + 200) OVER (ORDER BY id DESC) AS so_far
+        FROM dead_letters
+    ) AS newest_first WHERE so_far > %s
+)"""
 _OLD: Final = """
 SELECT date_bin(interval '1 day', event_time, to_timestamp(0)) FROM points WHERE event_time < to_timestamp(%s) LIMIT 1"""
 _DELETE_OLD: Final = """
@@ -271,6 +278,11 @@ class Housekeeping:
                     "DELETE FROM dead_letters WHERE first_seen < clock_timestamp() - make_interval(days => %s)", (days,)
                 ).rowcount
             )
+
+    def trim_dead_letters(self, most_bytes: int) -> int:
+        """Remove the oldest of those that are more than so many bytes together; returns how many."""
+        with transaction(self.pool) as connection:
+            return int(connection.exec_driver_sql(_TRIM, (most_bytes,)).rowcount)
 
     def remove_corrections(self, days: int) -> int:
         """Remove those that were made longer ago, some a transaction; returns how many."""

@@ -11,12 +11,14 @@ class Totals(NamedTuple):
     """Sums of the ledger, in points; an undecodable message counts one.
 
     Attributes:
-        received, inserted, overwritten, ignored, dead_lettered: The first is the sum of the others in every row.
+        received, redriven, inserted, overwritten, ignored, dead_lettered: The first two are the sum of the others in every
+            row; redriven are points that were written out of dead letters.
         removed: By retention or deletion.
         unbalanced: Rows in which that sum is wrong.
     """
 
     received: int
+    redriven: int
     inserted: int
     overwritten: int
     ignored: int
@@ -28,10 +30,11 @@ class Totals(NamedTuple):
 def totals(connection: Connection) -> Totals:
     """Add the ledger up."""
     row = connection.exec_driver_sql(
-        """SELECT coalesce(sum(received), 0)::bigint, coalesce(sum(inserted), 0)::bigint,
+        """SELECT coalesce(sum(received), 0)::bigint, coalesce(sum(redriven), 0)::bigint,
+                  coalesce(sum(inserted), 0)::bigint,
                   coalesce(sum(overwritten), 0)::bigint, coalesce(sum(ignored), 0)::bigint,
                   coalesce(sum(dead_lettered), 0)::bigint, coalesce(sum(removed), 0)::bigint,
-                  count(*) FILTER (WHERE received <> inserted + overwritten + ignored + dead_lettered)
+                  count(*) FILTER (WHERE received + redriven <> inserted + overwritten + ignored + dead_lettered)
            FROM ledger"""
     ).one()
     return Totals(*row)

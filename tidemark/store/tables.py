@@ -137,6 +137,20 @@ dead_letters: Final = Table(
     Column("publish_time", _Time, nullable=False, doc="when Pub/Sub accepted the message"),
     Column("first_seen", _Time, nullable=False, server_default=func.clock_timestamp(), doc="when it was kept"),
     Column("points", Integer, nullable=False, server_default="1", doc="as how many points it counts"),
+    Column(
+        "id", BigInteger, Identity(always=True), nullable=False, doc="by which `tidemark dead-letters show` finds it"
+    ),
+    Column(
+        "project", Text, comment="as far as it can be read; null: it cannot, or the letter is older than this column"
+    ),
+    Column(
+        "attempts",
+        Integer,
+        nullable=False,
+        server_default="0",
+        comment="how often `tidemark redrive` has tried it in vain",
+    ),
+    Index("dead_letters_id_idx", "id", unique=True),
 )
 
 ledger: Final = Table(
@@ -162,6 +176,13 @@ ledger: Final = Table(
     Column("ignored", BigInteger, nullable=False, server_default="0", doc="that changed nothing"),
     Column("dead_lettered", BigInteger, nullable=False, server_default="0", doc="that can never be accepted"),
     Column("removed", BigInteger, nullable=False, server_default="0", doc="by retention or `tidemark delete`"),
+    Column(
+        "redriven",
+        BigInteger,
+        nullable=False,
+        server_default="0",
+        comment="points that were written out of dead letters",
+    ),
 )
 
 retention: Final = Table(

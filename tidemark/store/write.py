@@ -6,6 +6,7 @@ A block may be written any number of times, in any order, by anyone.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ _GOOD_SERIES: Final = """
 INSERT INTO series (project, source, metric) VALUES ('tidemark', 'good', gen_random_uuid()::text) RETURNING series_id"""
 
 _LEDGER: Final = f"""
-INSERT INTO ledger (received, inserted, overwritten, ignored, dead_lettered) VALUES (%s, %s, %s, %s, %s)
+INSERT INTO ledger (received, redriven, inserted, overwritten, ignored, dead_lettered) VALUES (%s, %s, %s, %s, %s, %s)
 RETURNING (SELECT json_build_array(project, source, metric) FROM series WHERE series_id = %s), {agreement.KEPT}"""
 
 
@@ -127,6 +128,23 @@ class Writer:
         parts = in_spans(block, self.reach_of.seconds(self.pool))
         return together([self._write_part(part) for part in parts])
 
+    def write_with(self, block: Block, also: Callable[[Connection], None]) -> Written:
+        """Write points out of dead letters, in one transaction with what becomes of those.
+
+        Args:
+            block: Without dead letters; or with no points.
+            also: Called in the transaction; what it raises undoes all of it.
+
+        Raises:
+            RefusedError: the database refuses one of the points; nothing was written.
+            UnavailableError, MisconfiguredError: as `write`; with `too_much` a part of it may be written.
+        """
+        while True:
+            try:
+                return self._write_once(block, also)
+            except _StaleSeriesError:
+                self.series.forget()
+
     def _write_part(self, block: Block) -> Written:
         try:
             return self._write(block)
@@ -204,7 +222,7 @@ class Writer:
                     put_points(connection, won, Habit())
                 self._put_marks(connection, point)
                 dead_letters.put(connection, [letter])
-                connection.exec_driver_sql(_LEDGER, (2, 1, 0, 0, 1, None))
+                connection.exec_driver_sql(_LEDGER, (2, 0, 1, 0, 0, 1, None))
                 connection.get_transaction().rollback()  # type: ignore[union-attr]  # there is one
         except RefusedError as refused:
             raise MisconfiguredError(
@@ -219,7 +237,7 @@ class Writer:
             except _StaleSeriesError:
                 self.series.forget()
 
-    def _write_once(self, block: Block) -> Written:
+    def _write_once(self, block: Block, also: Callable[[Connection], None] | None = None) -> Written:
         generation = self.series.generation
         ids = np.array(self.series.ids(block.keys), np.int32)
         numbered = block.points.copy()
@@ -232,13 +250,16 @@ class Writer:
             self._put_marks(connection, won.points)
             dead_letters.put(connection, block.dead_letters)
             ignored = len(block.points) - inserted - overwritten
-            counts = (block.received, inserted, overwritten, ignored, block.received - len(block.points))
+            came = (block.received, 0) if also is None else (0, len(block.points))
+            counts = (*came, inserted, overwritten, ignored, block.received - len(block.points))
             newest = int(ids.argmax()) if len(ids) else None
             number = None if newest is None else int(ids[newest])
             name, kept = connection.exec_driver_sql(_LEDGER, (*counts, number)).one()
             self.policy.check(kept)
             if newest is not None and name != list(block.keys[newest]):
                 raise _StaleSeriesError
+            if also is not None:
+                also(connection)
             reach("raw.written")
         reach("raw.committed")
         return Written(won.points, inserted, overwritten, ignored, block.dead_letters)
