@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -20,6 +21,7 @@ from tidemark.errors import MisconfiguredError, UsageError
 from tidemark.mapping.mapped import STAGE, MappedDecoder
 from tidemark.mapping.program import in_file, program
 from tidemark.mapping.runner import AT_ONCE, Runner
+from tidemark.net.listen import allow_files
 from tidemark.wire.block import Columns
 from tidemark.wire.decode import Decoder
 from tidemark.wire.limits import Limits
@@ -329,6 +331,15 @@ def test_where_jq_cannot_run_nothing_becomes_a_dead_letter(mapped: Mapped, monke
         mapped(value())
     monkeypatch.undo()
     assert len(mapped(value()).series) == 1
+
+
+def test_its_files_may_have_large_numbers(mapped: Mapped) -> None:
+    """As beside thousands of connections."""
+    allow_files(2000)
+    with contextlib.ExitStack() as files:
+        for _ in range(1100):
+            files.enter_context(open(os.devnull, "rb"))  # noqa: PTH123
+        assert told(mapped(value())) == [("a", 1)]
 
 
 def test_many_values_and_large_ones_come_back_in_their_order(mapped: Mapped) -> None:

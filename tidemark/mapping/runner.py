@@ -165,12 +165,14 @@ class Runner:
     def _read_more(self, process: subprocess.Popen[bytes]) -> bool:
         """Whether there is more to read."""
         out = process.stdout.fileno()  # type: ignore[union-attr]
+        poll = select.poll()  # `select` knows no files beyond the first thousand
+        poll.register(out, select.POLLIN)
         until = time.monotonic() + self._cpu_s * _WALL_FACTOR
         while True:
             left = until - time.monotonic()
             if left <= 0:
                 return False
-            if select.select([out], [], [], left)[0]:
+            if poll.poll(left * 1000):
                 data = os.read(out, _READ_BYTES)
                 self._unread += data
                 return bool(data)
