@@ -383,7 +383,7 @@ def test_sessions_of_others_are_counted_by_a_role_that_may_not_look_at_them(site
     assert abs(free[0] - free[1]) <= 2, "but for a session that has just begun or ended"
 
 
-def test_a_sample_is_judged_and_given_back(site: Site) -> None:
+def test_a_sample_is_judged_and_given_back(site: Site, tmp_path: Path) -> None:
     name = site.subscribe("sampled")
     now_ms = time.time_ns() // 1_000_000
     body = b'{"project":"p","source":"s","metric":"m","event_time":%d,"value":1}'
@@ -402,6 +402,15 @@ def test_a_sample_is_judged_and_given_back(site: Site) -> None:
         assert "1 of 4" in found["event_time attribute"].said
         assert "(1)" in found["bodies"].said
         assert "300 s" in found["clocks"].said
+    mapping = tmp_path / "m.jq"
+    mapping.write_text("if .body.value == 1 then .body else empty end | .value += 1e200")
+    site.more["mapping"] = str(mapping)
+    found = {f.subject: f for f in site.look()}
+    assert "4 messages, 0 points" in found["sample"].said
+    assert "bad_value" in found["bodies"].said
+    site.more["mapping"] = str(tmp_path / "none.jq")
+    assert "none.jq cannot be read" in next(f for f in site.look() if f.level == "fail").said
+    del site.more["mapping"]
     site.more["subscription"] = site.subscribe("never-published")
     assert "no message" in next(f for f in site.look() if f.subject == "sample").said
 

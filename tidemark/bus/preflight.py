@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import grpc
@@ -14,12 +14,11 @@ from google.pubsub_v1 import types
 from tidemark.bus.channel import channel
 from tidemark.bus.puller import translate
 from tidemark.findings import Finding, passed, refused, warned
-from tidemark.settings import Values
 from tidemark.wire.block import Columns
-from tidemark.wire.decode import Decoder
-from tidemark.wire.limits import Limits
 from tidemark.wire.message import Message, delivered
 
+Decode = Callable[[Message, Columns, int], object]
+"""Appends a message's points and dead letters, as the pipeline would; the last is the clock in microseconds."""
 TIMEOUT_S: Final = 8
 SHORT_DEADLINE_S: Final = 30
 LEAST_RETENTION_S: Final = 3600
@@ -146,8 +145,13 @@ def _delivery(found: Any, name: str) -> Iterator[Finding]:
         )
 
 
-def sample(name: str, number: int, values: Values) -> Iterator[Finding]:
+def sample(name: str, number: int, decode: Decode) -> Iterator[Finding]:
     """Lease a few messages, give them back at once, and say what is wrong with them.
+
+    Args:
+        name: Of the subscription.
+        number: Of messages.
+        decode: As the pipeline will.
 
     Raises:
         UnavailableError, MisconfiguredError: they cannot be had.
@@ -179,7 +183,7 @@ def sample(name: str, number: int, values: Values) -> Iterator[Finding]:
     if not messages:
         yield warned("sample", "no message was waiting", "publish one and look again")
         return
-    yield from judge(messages, Limits.of(values))
+    yield from judge(messages, decode)
 
 
 def _empty() -> Any:
@@ -188,12 +192,12 @@ def _empty() -> Any:
     return empty_pb2.Empty
 
 
-def judge(messages: list[Message], limits: Limits) -> Iterator[Finding]:
+def judge(messages: list[Message], decode: Decode) -> Iterator[Finding]:
     """What a sample of messages says about their senders."""
-    columns, decoder = Columns(), Decoder(limits)
+    columns = Columns()
     now_us = time.time_ns() // 1000
     for message in messages:
-        decoder.decode(message, columns, now_us)
+        decode(message, columns, now_us)
     block = columns.block()
     yield passed("sample", f"{len(messages)} messages, {len(block.points)} points; all given back")
     unstated = sum(message.stated is None for message in messages)

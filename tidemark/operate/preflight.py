@@ -10,6 +10,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from tidemark.arguments import add_settings, read_settings
 from tidemark.errors import TidemarkError
 from tidemark.findings import Finding, failed, refused, text
 from tidemark.settings import INGEST, Values, require
+from tidemark.wire.decode import Decoder
+from tidemark.wire.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,23 @@ def preflight(values: Values, fleet: Fleet, region: str | None = None, sample: i
         ("BigQuery owner", lambda: _owner(values)),
     ]
     if sample:
-        checks.append(("sample", lambda: bus.sample(values.subscription, sample, values)))
+        checks.append(("sample", lambda: _sampled(values, sample)))
     with ThreadPoolExecutor(len(checks)) as pool:
         return [finding for found in pool.map(lambda check: _guarded(*check), checks) for finding in found]
+
+
+def _sampled(values: Values, number: int) -> Iterator[Finding]:
+    """A sample of messages, read as the pipeline will."""
+    from tidemark.bus import preflight as bus  # noqa: PLC0415
+    from tidemark.mapping.mapped import OneDecoder  # noqa: PLC0415
+    from tidemark.mapping.program import of_settings  # noqa: PLC0415
+
+    limits, mapping = Limits.of(values), of_settings(values)
+    if mapping is None:
+        yield from bus.sample(values.subscription, number, Decoder(limits).decode)
+        return
+    with closing(OneDecoder(mapping, limits)) as mapped:
+        yield from bus.sample(values.subscription, number, mapped.decode)
 
 
 def _owner(values: Values) -> Iterator[Finding]:
