@@ -133,9 +133,9 @@ def test_delete_counts_first_and_rollups_follow(product: Product, capsys: pytest
         product.write(days_ago)
     product.settle()
     what = ("delete", "--series_project=a", "--source=one", f"--from={day(2)}", f"--to={day(1)}")
-    assert command(capsys, *what) == {"series": 1, "points": 300, "removed": False}
+    assert command(capsys, *what) == {"series": 1, "points": 300, "dead_letters": 0, "removed": False}
     assert product.number("SELECT count(*) FROM points") == 2700
-    assert command(capsys, *what, "--yes") == {"series": 1, "points": 300, "removed": True}
+    assert command(capsys, *what, "--yes") == {"series": 1, "points": 300, "dead_letters": 0, "removed": True}
     assert product.number("SELECT count(*) FROM points") == 2400
     product.settle()
     right(product)
