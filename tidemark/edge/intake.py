@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
+
+import numpy as np
 
 from tidemark.bus.publisher import BYTES_A_CALL, Publisher
 from tidemark.edge.contract import FORBIDDEN, LISTED, SERIES_LIMIT
@@ -36,6 +39,11 @@ _MESSAGE_BYTES: Final = BYTES_A_CALL - (64 << 10)
 
 def _untold(_number: int, _project: str) -> None:
     """Nobody asks."""
+
+
+def _least(times: array[int]) -> int:
+    """The least of event times."""
+    return min(times) if len(times) < _JOINED_POINTS else int(np.frombuffer(times, np.int64).min())
 
 
 class TooLargeError(TidemarkError):
@@ -263,7 +271,7 @@ class Intake:
     def _pack(self, line: bytes, columns: Columns, project: str, now: int, *, joined: bool) -> Pack:
         """Put a text that is good as it is into one of its own, or, if it may be joined to others, into that of its window."""
         times = columns.event_time
-        earliest = times[0] if len(times) == 1 else min(times)
+        earliest = times[0] if len(times) == 1 else _least(times)
         if not joined or len(line) > _JOINED_BYTES or len(times) > _JOINED_POINTS:
             return self._alone(line, earliest, project, now)
         window, latest = earliest // self._window_us, max(times)
