@@ -10,6 +10,9 @@ import argparse
 import random
 import sys
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # before whatever else is called `tests`
 
 from tests.wire.fuzz import body, check
 
