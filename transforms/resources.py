@@ -23,10 +23,11 @@ from tidemark.store.connection import STATEMENT_TIMEOUT_S, make_engine, single_s
 from tidemark.store.heartbeats import beat
 from tidemark.store.identity import identity
 from tidemark.store.location import database_url
+from tidemark.store.owing import Policy
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.sources import SourceBook
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.warehouse import owner
 from tidemark.warehouse.clients import rest
 from tidemark.warehouse.writer import RollupWriter

@@ -27,11 +27,12 @@ from tidemark.operate.report import Report, text
 from tidemark.operate.verify import verify
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.fold import Range
+from tidemark.store.owing import Policy
 from tidemark.store.rebuild import Rebuild
 from tidemark.store.remove import Deletion
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.warehouse import read
 from tidemark.warehouse.clients import rest
 from tidemark.warehouse.read import Rollup, latest, occupied

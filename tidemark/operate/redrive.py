@@ -21,9 +21,10 @@ from tidemark.settings import REDRIVE
 from tidemark.store.agreement import agreed
 from tidemark.store.connection import make_engine
 from tidemark.store.location import database_url
+from tidemark.store.owing import Policy
 from tidemark.store.redrive import Became, Redrive
 from tidemark.store.series import SeriesCache
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.decode import Decoder
 from tidemark.wire.limits import Limits
 

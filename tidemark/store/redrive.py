@@ -23,7 +23,7 @@ from tidemark.store.fold import Range
 from tidemark.store.letters import PAGE_BYTES, Chosen, Letter, letters, whole
 from tidemark.store.marks import insert_marks
 from tidemark.store.reach import in_halves, in_spans
-from tidemark.store.write import Writer
+from tidemark.store.write import Writer, Written
 from tidemark.wire.block import Block, Columns, DeadLetter, SeriesKey
 from tidemark.wire.message import Message, event_time
 from tidemark.wire.reasons import Reason
@@ -152,7 +152,7 @@ class Redrive:
         for read in reads:
             found = found.plus(self._became(read))
         try:
-            self.writer.write_with(block, lambda connection: self._settle(connection, reads))
+            self.writer.write_with(block, lambda connection, _: self._settle(connection, reads), redriven=True)
         except UnavailableError as error:
             if error.too_much:
                 raise _TooMuchError from None
@@ -162,14 +162,14 @@ class Redrive:
     def _write_in_parts(self, read: _Read) -> Became:
         """One letter whose points are too much for a transaction: they, in several, and then it."""
 
-        def nothing(_connection: Connection) -> None:
+        def nothing(_connection: Connection, _written: Written) -> None:
             """The letter stays until all is written."""
 
         left = self._spans(read.columns.block())
         while left:
             block = left.pop()
             try:
-                self.writer.write_with(block, nothing)
+                self.writer.write_with(block, nothing, redriven=True)
             except UnavailableError as error:
                 halves = in_halves(block) if error.too_much else [block]
                 if len(halves) == 1:
