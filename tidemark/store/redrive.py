@@ -24,6 +24,7 @@ from tidemark.store.letters import PAGE_BYTES, Chosen, Letter, letters, whole
 from tidemark.store.marks import insert_marks
 from tidemark.store.reach import in_halves, in_spans
 from tidemark.store.write import Writer, Written
+from tidemark.wire.archived import is_archived
 from tidemark.wire.block import Block, Columns, DeadLetter, SeriesKey
 from tidemark.wire.message import Message, event_time
 from tidemark.wire.reasons import Reason
@@ -97,12 +98,14 @@ class Redrive:
         writer: Of the raw store, with the settings that the store has.
         tiers_s: Of these.
         decoder: With the limits of now.
+        archived: The same of what was read from archives.
         mapped: By a mapping: of all that are no points of the contract yet; without it those of the stage `mapping` are left.
     """
 
     writer: Writer
     tiers_s: tuple[int, ...]
     decoder: Decodes
+    archived: Decodes
     mapped: Decodes | None = None
 
     def run(self, chosen: Chosen, limit: int | None = None, *, dry: bool = False) -> Iterator[Became]:
@@ -238,8 +241,12 @@ class Redrive:
     def _decoded(self, letter: Letter, attributes: dict[str, str], now_us: int) -> Columns:
         message = Message(letter.data, attributes, letter.publish_time, letter.message_id, event_time(attributes))
         columns = Columns()
-        points_already = letter.stage == "write_raw"
-        decoder = self.decoder if self.mapped is None or points_already else self.mapped
+        if letter.stage == "write_raw":  # points already
+            decoder = self.decoder
+        elif self.mapped is not None:
+            decoder = self.mapped
+        else:
+            decoder = self.archived if is_archived(letter.message_id) else self.decoder
         decoder.decode(message, columns, now_us)
         return columns
 

@@ -135,14 +135,25 @@ class Decoder:
         )
 
     def _append_singles(self, items: list[Body], messages: Sequence[Message], into: Columns, now_us: int) -> bool:
-        """Append points; False: one of them is no plain point, or not good, and nothing was appended."""
-        batches = [item.points for item in items].count(UNSET) < len(items)
-        if batches or any(["content_encoding" in message.attributes for message in messages]):  # noqa: C419  # faster
+        """Append points of a message each; False: one of them is no plain point, or not good, and nothing was appended."""
+        if any(["content_encoding" in message.attributes for message in messages]):  # noqa: C419  # faster
+            return False
+        return self.append_points(items, array("q", [message.publish_time for message in messages]), into, now_us)
+
+    def append_points(self, items: Sequence[Body], published: array[int], into: Columns, now_us: int) -> bool:
+        """Append points as columns; False: one of them is a batch, or not good, and nothing was appended.
+
+        Args:
+            items: At least one.
+            published: Their publish times in microseconds since 1970.
+            into: Filled in place.
+            now_us: The clock in microseconds, from which the retention is counted.
+        """
+        if [item.points for item in items].count(UNSET) < len(items):
             return False
         micros = _micros([item.event_time for item in items])
         if micros is None:
             return False
-        published = array("q", [message.publish_time for message in messages])
         ahead = micros - np.frombuffer(published, np.int64)
         earliest = now_us - self.limits.retention_us if self.limits.retention_us else 0
         if int(ahead.max()) > self.limits.max_future_us or int(micros.min()) < earliest:
@@ -161,7 +172,7 @@ class Decoder:
         into.value.frombytes(values.tobytes())
         return True
 
-    def _numbers(self, items: list[Body], into: Columns) -> list[int]:
+    def _numbers(self, items: Sequence[Body], into: Columns) -> list[int]:
         """The numbers of points' series.
 
         Raises:
@@ -203,6 +214,18 @@ class Decoder:
             into.truncate(held)
             return False
         return len(into.series) > held
+
+    def accept_lines(self, message: Message, text: bytes, into: Columns, now_us: int) -> None:
+        """Append points and batches, one a line.
+
+        Raises:
+            RejectedError, msgspec.DecodeError, UnicodeDecodeError, RecursionError: not all of it is right; some of it may
+                have been appended.
+        """
+        for item in BODY.decode_lines(text):
+            if item.project is NO_PROJECT:
+                named(item, message.attributes.get("project"))
+            self.accept(item, into, message.publish_time, now_us)
 
     def accept(self, item: Body, into: Columns, publish_time: int, now_us: int) -> None:
         """Append the point or points of one body."""
