@@ -19,14 +19,14 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, Engine
 
-from tidemark.errors import MisconfiguredError, RefusedError, UnavailableError
+from tidemark.errors import RefusedError, UnavailableError, UsageError
 from tidemark.settings import DAY_S
 from tidemark.store.connection import transaction
 from tidemark.store.owing import SERIES_A_WINDOW, Policy
 from tidemark.store.reach import in_spans
 from tidemark.store.write import Writer, Written
 from tidemark.wire.block import Block
-from tidemark.wire.summary import MICROSECONDS, POINT, Points
+from tidemark.wire.summary import MICROSECONDS, Points
 
 _JSON: Final = msgspec.json.Encoder()
 RANGES_A_BLOCK: Final = 64
@@ -40,6 +40,8 @@ SELECT file, fingerprint, min(started_at), max(finished_at), bool_and(finished_a
        sum(dead_lettered)::bigint, sum(filtered)::bigint
 FROM imports WHERE file = ANY(ARRAY(SELECT json_array_elements_text(CAST(%s AS json)))) GROUP BY file, fingerprint
 """
+_CUT: Final = """
+SELECT (extract(epoch FROM removed_before) * 1000000)::bigint FROM retention WHERE removed_before > '-infinity'"""
 _BEGIN: Final = """
 INSERT INTO imports (file, part, fingerprint) VALUES (%s, %s, %s)
 ON CONFLICT (file, part) DO UPDATE SET file = excluded.file
@@ -120,6 +122,17 @@ def forget(pool: Engine, file: str) -> None:
         connection.exec_driver_sql("DELETE FROM imports WHERE file = %s", (file,))
 
 
+def kept_from(pool: Engine) -> int | None:
+    """Points before this, in microseconds since 1970, were removed, and are in no rollup; None: none were.
+
+    Raises:
+        UnavailableError, MisconfiguredError: the database could not be asked.
+    """
+    with transaction(pool) as connection:
+        cut = connection.exec_driver_sql(_CUT).scalar()
+    return None if cut is None else int(cut)
+
+
 @dataclass(frozen=True)
 class Importing:
     """A part of a file that is being loaded.
@@ -143,13 +156,13 @@ class Importing:
         """Begin a part, or go on with it.
 
         Raises:
-            MisconfiguredError: the file is not the one with which it was begun.
-            UnavailableError: it may have been begun.
+            UsageError: the file is not the one with which it was begun.
+            UnavailableError, MisconfiguredError: it may have been begun.
         """
         with transaction(writer.pool) as connection:
             number, begun_with, finished = connection.exec_driver_sql(_BEGIN, (file, part, fingerprint)).one()
             if begun_with != fingerprint:
-                raise MisconfiguredError(f"{file} has changed since it was begun to be loaded.")
+                raise UsageError(f"{file} has changed since it was begun to be loaded: give --again to load it anew.")
             done = [(row[0], row[1]) for row in connection.exec_driver_sql(_DONE, (number,)).all()]
         made = cls(writer, number, done, finished, gather_s)
         return replace(made, writer=replace(writer, owe=made.owe))
@@ -181,14 +194,15 @@ class Importing:
             record(connection, written)
         return written
 
-    def finish(self) -> None:
-        """The part is through: what it owes is due.
+    def finish(self, *, through: bool) -> None:
+        """No more comes of the part: what it owes is due; `through`: all of it is done.
 
         Raises:
             UnavailableError, MisconfiguredError: it may be done; doing it again is harmless.
         """
         with transaction(self.writer.pool) as connection:
-            connection.exec_driver_sql(_FINISH, (self.id,))
+            if through:
+                connection.exec_driver_sql(_FINISH, (self.id,))
             connection.exec_driver_sql(_JOIN, (self.id, True, True, True, None))
 
     def owe(self, connection: Connection, points: Points, policy: Policy) -> None:
@@ -242,11 +256,6 @@ def _widest(gaps: npt.NDArray[np.int64], must: npt.NDArray[np.int64], least: int
     if len(wide) > room:
         wide = wide[np.argsort(gaps[wide], kind="stable")[len(wide) - room :]]
     return np.sort(np.concatenate((must, wide + 1)))
-
-
-def nothing() -> Block:
-    """A block without points: of a text in which there are none."""
-    return Block([], np.zeros(0, POINT))
 
 
 def left(done: Iterable[tuple[int, int]], begin: int) -> int:
