@@ -97,7 +97,7 @@ def _read(read: Callable[[], T]) -> T:
     """What is read; an error of the file itself stays what it is."""
     try:
         return read()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise _UnreadableError(str(error).partition("\n")[0][:200]) from None

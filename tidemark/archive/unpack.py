@@ -1,6 +1,6 @@
 """From a packed file to its text, member after member, and over what is damaged.
 
-Text is given away once its member has gone on for a mebibyte without complaint, or has ended well: what a decompressor
+Text is given away once its member has gone on for a mebibyte (bzip2: four) without complaint, or has ended well: what a decompressor
 makes of bytes that are not right is seldom refused at once. What is still held when damage is found is not given, unless
 the member was only cut. A member of less than a mebibyte is so given whole, and checked, or not at all; of a greater one a
 wrong checksum shows when most of it was given, and the error says so.
@@ -20,7 +20,6 @@ from tidemark.archive.damage import DamagedError
 from tidemark.archive.members import PACKINGS, BrokenError, Packing
 from tidemark.archive.packed import Packed
 
-HELD_BYTES: Final = 1 << 20
 BOMB_TEXT_BYTES: Final = 256 << 20
 BOMB_RATIO: Final = 1000
 """A file whose text is longer than 256 MiB and 1,000 times what was read of it is given up; lines of points have 5 to 50."""
@@ -83,7 +82,7 @@ class _Unpacking:
         for text in member:
             self._held.append(text)
             self._held_bytes += len(text)
-            yield from self._release(HELD_BYTES)
+            yield from self._release(self._packing.held_bytes)
             if self._given > max(BOMB_TEXT_BYTES, BOMB_RATIO * self._packed.at):
                 why = f"it unpacks to more than {BOMB_RATIO} times its bytes, which no series does"
                 raise _BombError(why, self._packed.at)
