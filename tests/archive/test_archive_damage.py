@@ -1,18 +1,19 @@
 from __future__ import annotations
 
+import io
 import itertools
 import lzma
 import random
 import zlib
 
 import pytest
-import zstandard
 
 from tests.archive.archives import PACK, PACKINGS, joined, lines, points, read, until_damage
 from tidemark.archive import unpack
 from tidemark.archive.damage import DamagedError
 from tidemark.archive.kinds import Kind, Packing, kind_of
 from tidemark.archive.reader import Chunk
+from tidemark.archive.whole import damage_of
 
 SMALL = points(400)
 LARGE = points(60_000)
@@ -160,6 +161,26 @@ def test_a_wrong_checksum_says_what_may_be_wrong() -> None:
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
+def test_whether_a_file_is_whole_can_be_asked_first(packing: Packing) -> None:
+    data, kind = bytearray(PACK[packing](LARGE)), Kind(packing, "lines")
+    assert damage_of(io.BytesIO(data), kind) is None
+    assert damage_of(io.BytesIO(data[:-1]), kind) is not None
+    data[len(data) // 2] ^= 4
+    error = damage_of(io.BytesIO(data), kind)
+    assert str(error) == str(until_damage(bytes(data))[1]).partition("; of the broken lines")[0]
+    assert damage_of(io.BytesIO(LARGE), Kind("", "lines")) is None
+
+
+def test_text_that_was_given_before_it_was_checked_is_told() -> None:
+    first, data = PACK["gzip"](SMALL), bytearray(PACK["gzip"](LARGE))
+    data[-1] ^= 1
+    text, error = until_damage(first + data)
+    assert len(text) > len(SMALL)
+    assert f"from byte {len(SMALL)} on" in str(error)
+    assert "given before" not in str(until_damage(first + b"garbage")[1])
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
 def test_a_bomb_is_given_up(packing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpack, "BOMB_TEXT_BYTES", 8 << 20)
     monkeypatch.setattr(unpack, "BOMB_RATIO", 100)
@@ -208,7 +229,5 @@ def test_what_would_take_too_much_memory_or_a_dictionary_is_told() -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 28}]
     large = lzma.LZMACompressor(filters=filters)
     assert "xz -9 or less" in str(until_damage(large.compress(SMALL) + large.flush())[1])
-    trained = zstandard.ZstdCompressionDict(SMALL, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-    assert until_damage(zstandard.ZstdCompressor(dict_data=trained).compress(b"{}"))[1] is not None
     named = b"\x28\xb5\x2f\xfd\x21\x07\x00" + b"\x01\x00\x00"
     assert "dictionary" in str(until_damage(named)[1])

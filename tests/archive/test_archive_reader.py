@@ -110,6 +110,17 @@ def test_a_line_that_is_too_long_is_told_and_not_given(packing: str, chunk_bytes
         assert [again[:3] for again in rest] == [one[:3] for one in found[at + 1 :]]
 
 
+@given(text=SOME, max_line_bytes=st.integers(1, 12), chunk_bytes=st.integers(1, 40))
+def test_every_line_is_given_or_told(text: bytes, max_line_bytes: int, chunk_bytes: int) -> None:
+    found = read(text, kind=PLAIN, max_line_bytes=max_line_bytes, chunk_bytes=chunk_bytes)
+    follow(found)
+    whole = text.removeprefix(BOM).split(b"\n")
+    assert lines(joined(found)) == [line for line in whole if line.strip() and len(line) <= max_line_bytes]
+    long = [one for chunk in found for one in chunk.long]
+    assert [one.head for one in long] == [line for line in whole if len(line) > max_line_bytes]
+    assert all(text[one.at : one.at + one.size] == one.head for one in long)
+
+
 @pytest.mark.parametrize("packing", PACK)
 def test_a_line_of_many_blocks_is_one(packing: str) -> None:
     line = random.Random(2).randbytes(4 << 20).hex().encode()

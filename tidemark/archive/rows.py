@@ -191,6 +191,6 @@ def _json(block: _Block, names: list[str]) -> list[str]:
 
 def _drop_long(text: Text, limit: int) -> LongLine:
     """Drops the row at the front, up to the first newline at the limit or behind it."""
-    at, head = text.at, text.buffer[:HEAD_BYTES]
+    at, head = text.at, text.buffer[: min(HEAD_BYTES, limit)]
     text.drop(limit - 1)
     return LongLine(at, limit - 1 + text.drop_line(), head)

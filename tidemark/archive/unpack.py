@@ -52,7 +52,8 @@ class _Unpacking:
         self._trials = _TRIALS
         self._begin = 0
         """Of the member."""
-        self._given = 0
+        self._given = self._given_before = 0
+        """Bytes of text, and of the members before this one."""
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
 
@@ -70,13 +71,14 @@ class _Unpacking:
                     yield from self._release(0)
                 self._held.clear()
                 self._held_bytes = 0
-                yield DamagedError(self._part, error.at, self._given, error.why)
+                yield self._damage(error)
                 if not self._skip:
                     return
             else:
                 packed.skip_zeros()
                 self._begin = packed.at
                 member = self._packing.member(packed) if packed.peek(1) else None
+            self._given_before = self._given
 
     def _checked(self, member: Iterator[bytes]) -> Iterator[bytes]:
         for text in member:
@@ -94,6 +96,12 @@ class _Unpacking:
             self._held_bytes -= len(text)
             self._given += len(text)
             yield text
+
+    def _damage(self, error: BrokenError) -> DamagedError:
+        why = error.why
+        if self._given > self._given_before:
+            why += f"; its text from byte {self._given_before} on was given before all of it could be checked"
+        return DamagedError(self._part, error.at, self._given, why)
 
     def _next(self, begin: int) -> Iterator[bytes] | None:
         """The first member at `begin` or behind it that unpacks, as far as one step shows."""
