@@ -1,4 +1,4 @@
-"""Arrow's columns to JSON, a text a value.
+"""What Arrow's columns are in JSON.
 
 Moments become RFC 3339 with a Z; those without a zone are taken for UTC. Integers, decimals and floats become numbers, and a
 float that JSON does not know the string of its name (`"nan"`), which no value may be, so that its dead letter says what it
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -19,14 +19,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as kinds
 
-from tidemark.archive.objects import labels, quoted
+from tidemark.archive.objects import Cells, labels, quoted
 from tidemark.errors import MisconfiguredError
 
 _Make = Callable[[Any], str]
 
 
-def texts_of(name: str, column: Any) -> list[str]:
-    """The JSON of each value of an array; empty for null.
+def cells_of(name: str, column: Any) -> Cells:
+    """The values of an array, and what makes their JSON.
 
     Raises:
         MisconfiguredError: JSON has nothing for its type.
@@ -36,17 +36,13 @@ def texts_of(name: str, column: Any) -> list[str]:
     if kinds.is_dictionary(column.type):
         column = column.dictionary_decode()
     kind = column.type
-    make: _Make
-    values: Iterable[Any]
     if kinds.is_timestamp(kind):
-        make, values = _as_it_is, _moments(column)
-    elif kinds.is_date(kind) or kinds.is_time(kind):
-        make, values = _as_it_is, column.cast(pa.string()).to_pylist()
-    elif _is_text(kind):
-        make, values = labels if name == "attributes" else quoted, _texts(column)
-    else:
-        make, values = _maker(name, kind), column.to_pylist()
-    return ["" if value is None else make(value) for value in values]
+        return Cells(_moments(column), _as_it_is)
+    if kinds.is_date(kind) or kinds.is_time(kind):
+        return Cells(column.cast(pa.string()).to_pylist(), _as_it_is)
+    if _is_text(kind):
+        return Cells(_texts(column), labels if name == "attributes" else quoted, repeats=True)
+    return Cells(column.to_pylist(), _maker(name, kind))
 
 
 def _texts(column: Any) -> list[str | None]:
