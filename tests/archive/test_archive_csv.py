@@ -58,10 +58,12 @@ def test_rows_are_objects_and_reading_goes_on_from_each(
 
 
 @given(st.binary(), st.integers(1, 20))
+@example(b"1,2\n3,4\n5,6", 7)
 @example(b'"', 1)
 @example(b'"\n', 5)
 @example(b"1\r2\n3,4\n", 1)
 @example(b'x","\n' * 10, 1)
+@example(b'1,"\n\n",\n2', 6)
 def test_whatever_the_bytes_every_line_is_one_json_text(tail: bytes, chunk_bytes: int) -> None:
     text = b"a,b\n" + tail
     found = read(text, kind=CSV, chunk_bytes=chunk_bytes)

@@ -128,8 +128,8 @@ def _block(text: Text, delimiter: str, window: int, limit: int) -> _Block | None
     """
     size = window
     while True:
-        text.fill(size)
-        last = text.stopped and len(text.buffer) <= size
+        text.fill(size + 1)  # so that it shows whether more follows, whatever was read before
+        last = len(text.buffer) <= size
         end = len(text.buffer) if last and text.ended else text.buffer.rfind(b"\n", 0, size) + 1
         lines = io.StringIO(text.buffer[:end].decode("utf-8", "surrogateescape"), newline="\n").readlines()
         rows, is_open = _parsed(lines, delimiter)

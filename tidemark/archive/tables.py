@@ -119,7 +119,7 @@ def _rows(stated: Any, chunk_bytes: int) -> int:
 def _chunk(batch: Any, names: list[str], begin: int, end: int, max_line_bytes: int) -> Chunk:
     columns = [members(name, cells_of(name, column)) for name, column in zip(names, batch.columns, strict=True)]
     lines = objects(columns)
-    if max(map(len, lines)) * 4 <= max_line_bytes:
+    if max(map(len, lines), default=0) * 4 <= max_line_bytes:
         return Chunk(encoded(lines), begin, end, None)
     long, short = list[LongLine](), list[str]()
     for row, line in enumerate(lines, end - len(lines)):
