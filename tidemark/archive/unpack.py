@@ -1,12 +1,13 @@
 """From a packed file to its text, member after member, and over what is damaged.
 
-Text is given away once its member has gone on for a mebibyte (bzip2: four) without complaint, or has ended well: what a decompressor
-makes of bytes that are not right is seldom refused at once. What is still held when damage is found is not given, unless
-the member was only cut. A member of less than a mebibyte is so given whole, and checked, or not at all; of a greater one a
-wrong checksum shows when most of it was given, and the error says so.
+Text is given away once its member has gone on for a mebibyte (bzip2: four) without complaint, or has ended well: what a
+decompressor makes of bytes that are not right is seldom refused at once. What is still held when damage is found is not
+given, unless the member was only cut. A member of less than a mebibyte is so given whole, and checked, or not at all; of
+a greater one a wrong checksum shows when most of it was given, and the error says so.
 
 Where members may begin behind damage is looked for by their magic; what begins there must unpack. The same is found
-whether reading goes on or not, so that positions mean the same.
+whether reading goes on or not, so that positions mean the same. Behind a text that grows beyond all bounds nothing is
+looked for.
 """
 
 from __future__ import annotations
