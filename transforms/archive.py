@@ -174,8 +174,12 @@ class StandardInput:
 STANDARD: Final = StandardInput()
 
 
-def opened(file: str) -> BinaryIO:
+def opened(file: str, *, counted: bool = True) -> BinaryIO:
     """A file here or in a bucket, as it is stored; used as a context it is closed.
+
+    Args:
+        file: Its path or address, or `-`.
+        counted: What is read of it counts as how far the load is.
 
     Raises:
         UsageError: it is not there, or cannot be read.
@@ -186,4 +190,4 @@ def opened(file: str) -> BinaryIO:
         made = FileSystems.open(file, compression_type=CompressionTypes.UNCOMPRESSED)
     except (BeamIOError, OSError) as error:
         raise UsageError(f"{file} cannot be read: {error}") from None
-    return cast("BinaryIO", _Counted(made))
+    return cast("BinaryIO", _Counted(made) if counted else made)

@@ -10,10 +10,11 @@ import apache_beam as beam
 
 from tidemark.archive.damage import DamagedError
 from tidemark.archive.reader import chunks
+from tidemark.archive.whole import damage_of
 from tidemark.logs import log
 from tidemark.retry import until_done
 from tidemark.store.imports import Importing, left
-from transforms.archive import LOADING, ArchivePart, ArchiveText, opened
+from transforms.archive import LOADING, STANDARD_INPUT, ArchivePart, ArchiveText, opened
 from transforms.counters import count
 from transforms.resources import Store
 
@@ -62,6 +63,7 @@ class _Read(beam.DoFn):
             yield ArchiveText(of, b"", end, end, through=True, last=True)
             return
         through = True
+        damage = _damage(of, config.skip_damaged)
         with opened(of.file) as file:
             try:
                 for chunk in chunks(
@@ -77,6 +79,13 @@ class _Read(beam.DoFn):
                     if LOADING.stopping.is_set():
                         through = False
                         break
+                    wrong = next(
+                        (one for one in damage if one.checked < chunk.end and chunk.begin < one.text_offset), None
+                    )
+                    if wrong is not None and not config.skip_damaged:
+                        raise wrong
+                    if wrong is not None:
+                        continue
                     end = chunk.end
                     count(
                         "archive_text_bytes", chunk.end - chunk.begin if of.kind.shape != "parquet" else len(chunk.data)
@@ -84,15 +93,26 @@ class _Read(beam.DoFn):
                     if importing.is_done(chunk.begin, chunk.end):
                         continue
                     yield ArchiveText(of, chunk.data, chunk.begin, chunk.end, chunk.line, chunk.long)
-            except DamagedError as damage:
+            except DamagedError as error:
                 through = False
-                _tell(of, damage, skipped=False)
+                _tell(of, error, skipped=False)
         yield ArchiveText(of, b"", end, end, through=through, last=True)
 
 
 def _first(of: ArchivePart) -> int:
     """The position where the part begins."""
     return 0 if of.kind.shape == "parquet" else of.part.start
+
+
+def _damage(of: ArchivePart, skip_damaged: bool) -> list[DamagedError]:
+    """Known before any of it is used: text of a packed file that only its checksum shows to be wrong may be other points.
+
+    Standard input cannot be read twice.
+    """
+    if of.file == STANDARD_INPUT or not of.kind.packing:
+        return []
+    with opened(of.file, counted=False) as file:
+        return list(damage_of(file, of.kind, skip_damaged=skip_damaged))
 
 
 def _tell(of: ArchivePart, damage: DamagedError, *, skipped: bool) -> None:

@@ -163,12 +163,12 @@ def test_a_wrong_checksum_says_what_may_be_wrong() -> None:
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_whether_a_file_is_whole_can_be_asked_first(packing: Packing) -> None:
     data, kind = bytearray(PACK[packing](LARGE)), Kind(packing, "lines")
-    assert damage_of(io.BytesIO(data), kind) is None
-    assert damage_of(io.BytesIO(data[:-1]), kind) is not None
+    assert not list(damage_of(io.BytesIO(data), kind))
+    assert list(damage_of(io.BytesIO(data[:-1]), kind))
     data[len(data) // 2] ^= 4
-    error = damage_of(io.BytesIO(data), kind)
+    (error,) = damage_of(io.BytesIO(data), kind)
     assert str(error) == str(until_damage(bytes(data))[1]).partition("; of the broken lines")[0]
-    assert damage_of(io.BytesIO(LARGE), Kind("", "lines")) is None
+    assert not list(damage_of(io.BytesIO(LARGE), Kind("", "lines")))
 
 
 def test_text_that_was_given_before_it_was_checked_is_told() -> None:

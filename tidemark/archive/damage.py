@@ -13,10 +13,13 @@ class DamagedError(TidemarkError):
         offset: The byte of the file, as stored, up to which it could be followed, as near as the decompressor tells.
         text_offset: The byte of its text at which the damage is; of Parquet, the row of the part.
         why: What is wrong; the end of a sentence.
+        checked: The byte of its text up to which, from the damage before it on, it is right for sure; what follows up to
+            `text_offset` was given before it could be checked.
     """
 
-    def __init__(self, part: int, offset: int, text_offset: int, why: str) -> None:
-        super().__init__(part, offset, text_offset, why)
+    def __init__(self, part: int, offset: int, text_offset: int, why: str, checked: int | None = None) -> None:
+        super().__init__(part, offset, text_offset, why, checked)
+        self.checked = text_offset if checked is None else checked
         self.part = part
         self.offset = offset
         self.text_offset = text_offset
@@ -31,4 +34,4 @@ class DamagedError(TidemarkError):
         if not before + behind:
             return self
         lost = f"; of the broken lines there, {before} bytes before it and {behind} behind it are left out"
-        return DamagedError(self.part, self.offset, self.text_offset, self.why + lost)
+        return DamagedError(self.part, self.offset, self.text_offset, self.why + lost, self.checked)

@@ -102,7 +102,7 @@ class _Unpacking:
         why = error.why
         if self._given > self._given_before:
             why += f"; its text from byte {self._given_before} on was given before all of it could be checked"
-        return DamagedError(self._part, error.at, self._given, why)
+        return DamagedError(self._part, error.at, self._given, why, None if error.cut else self._given_before)
 
     def _next(self, begin: int) -> Iterator[bytes] | None:
         """The first member at `begin` or behind it that unpacks, as far as one step shows."""
