@@ -15,93 +15,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from sqlalchemy import Engine
 
-from tidemark import cli
-from tidemark.operate.dead_letters import ADVICE
-from tidemark.store.connection import transaction
-from tidemark.store.ledger import totals
-from tidemark.store.series import SeriesCache
+from tests.operate.letters import AT_MS, NOW_US, TIERS_S, Store, point, redrive, run, text
 from tidemark.store.settle import Settler
-from tidemark.store.write import Policy, Writer
 from tidemark.wire.block import Columns, DeadLetter
-from tidemark.wire.decode import Decoder
 from tidemark.wire.limits import Limits
-from tidemark.wire.message import Message
 from tidemark.wire.reasons import Reason
-
-NOW_US = time.time_ns() // 1000
-AT_MS = NOW_US // 1000 - 60_000
-TIERS_S = (60, 3600, 86_400)
-NARROW = Limits(max_name_bytes=5)
-
-
-def point(**more: Any) -> dict[str, Any]:
-    return {"project": "cams", "source": "gateway-7", "metric": "fps", "event_time": AT_MS, "value": 1.5, **more}
-
-
-def text(*points: Any) -> bytes:
-    return b"\n".join(json.dumps(one).encode() for one in points)
-
-
-class Store:
-    def __init__(self, pool: Engine) -> None:
-        self.pool = pool
-        self.writer = Writer(pool, SeriesCache(pool), Policy(60, 0, 0))
-        self._number = 0
-
-    def take(self, data: bytes, limits: Limits = NARROW, published: int = NOW_US, **attributes: str) -> None:
-        """As the pipeline does."""
-        self._number += 1
-        columns = Columns()
-        Decoder(limits).decode(Message(data, attributes, published, f"{self._number}"), columns, NOW_US)
-        self.writer.write(columns.block())
-
-    def keep(self, letter: DeadLetter) -> None:
-        columns = Columns()
-        columns.dead_letters.append(letter)
-        self.writer.write(columns.block())
-
-    def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        with transaction(self.pool) as connection:
-            return [tuple(row) for row in connection.exec_driver_sql(sql, parameters or None).all()]
-
-    def values(self) -> list[tuple[str, float]]:
-        return self.rows(
-            "SELECT source, value FROM points JOIN series USING (series_id) ORDER BY source, event_time, value"
-        )
-
-    def letters(self) -> list[tuple[Any, ...]]:
-        return self.rows("SELECT reason, points, attempts FROM dead_letters ORDER BY id")
-
-    def balanced(self) -> bool:
-        with transaction(self.pool) as connection:
-            account = totals(connection)
-            stored = connection.exec_driver_sql("SELECT count(*) FROM points").scalar_one()
-        return account.unbalanced == 0 and account.inserted - account.removed == stored
-
-
-@pytest.fixture
-def store(own_store: Engine) -> Store:
-    return Store(own_store)
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
-    capsys.readouterr()
-    status = cli.main(list(arguments))
-    said = capsys.readouterr()
-    return status, said.out or said.err
-
-
-def redrive(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    status, said = run(capsys, "redrive", "--json", *arguments)
-    found: dict[str, Any] = json.loads(said)
-    assert status == (1 if found["still"] else 0)
-    return found
-
-
-def test_there_is_advice_for_every_reason() -> None:
-    assert set(ADVICE) == set(Reason)
 
 
 def test_a_bad_point_of_a_batch_is_stored_when_the_limit_was_raised(store: Store, capsys: Any) -> None:
@@ -272,63 +191,6 @@ def test_beyond_so_many_bytes_the_oldest_go(store: Store, capsys: Any) -> None:
     status, said = run(capsys, "maintain", "--dead_letter_bytes=20000", "--json")
     assert (status, json.loads(said)["dead_letters_removed"]) == (0, 8)
     assert [size for (size,) in store.rows("SELECT length(data) FROM dead_letters ORDER BY id")] == [9001, 10_001]
-
-
-HOSTILE = [
-    b"\x00\x01\x1b[31mred\x1b[0m",
-    b"\xff\xfe\xfd{",
-    "{\u202e\x9b31m".encode(),
-    b'{"project":"cams","source":"a\\u001b]0;title","x":',
-    b" " * 8_000_000 + b"{",
-]
-
-
-@pytest.mark.parametrize("number", range(len(HOSTILE)))
-def test_what_a_sender_wrote_is_shown_and_does_nothing_to_the_terminal(store: Store, capsys: Any, number: int) -> None:
-    store.take(HOSTILE[number], Limits(), evil="\x1b[2J")
-    key, data = store.rows("SELECT id, data FROM dead_letters")[0]
-    for command in (["list"], ["show", str(key)], ["count", "--by=reason,project,stage"]):
-        status, said = run(capsys, "dead-letters", *command)
-        assert status == 0
-        assert not {c for c in said if not c.isprintable()} - {"\n"}
-        assert len(said) < 300_000
-        status, said = run(capsys, "dead-letters", *command, "--json")
-        told = json.loads(said.splitlines()[0])
-        assert status == 0
-    status, said = run(capsys, "dead-letters", "show", str(key), "--json")
-    told = json.loads(said)
-    assert (bytes.fromhex(told["hex"]) if "hex" in told else told["text"].encode()) == data
-    redrive(capsys)
-
-
-def test_a_letter_is_shown_with_its_mistake_and_what_to_do(store: Store, capsys: Any) -> None:
-    store.take(b'{"project":"cams","source":"a",!"metric":1}', Limits())
-    (key,) = store.rows("SELECT id FROM dead_letters")[0]
-    _, said = run(capsys, "dead-letters", "show", str(key))
-    assert "project        cams" in said
-    assert ADVICE[Reason.NOT_JSON] in said
-    lines = said.splitlines()
-    (mark,) = [at for at, line in enumerate(lines) if line.endswith("^ here")]
-    assert lines[mark - 1][lines[mark].index("^")] in '!"'
-    status, said = run(capsys, "dead-letters", "show", "999999")
-    assert (status, said) == (2, "There is no dead letter 999999.\n")
-    status, said = run(capsys, "dead-letters", "count", "--by=size")
-    assert status == 2
-
-
-def test_they_are_counted_and_listed_by_page(store: Store, capsys: Any) -> None:
-    store.take(text(*(point(event_time=AT_MS + n) for n in range(30))))
-    store.take(b"{", Limits())
-    _, said = run(capsys, "dead-letters", "count", "--by=project,reason", "--json")
-    assert [json.loads(line) for line in said.splitlines()] == [
-        {"reason": "bad_name", "project": "cams", "letters": 30, "points": 30},
-        {"reason": "not_json", "project": None, "letters": 1, "points": 1},
-    ]
-    _, said = run(capsys, "dead-letters", "list", "--limit=10", "--json")
-    last = json.loads(said.splitlines()[-1])["id"]
-    assert len(said.splitlines()) == 10
-    _, said = run(capsys, "dead-letters", "list", f"--after={last}")
-    assert len(said.splitlines()) == 21
 
 
 def test_delete_reaches_the_dead_letters_of_a_sender(store: Store, capsys: Any) -> None:

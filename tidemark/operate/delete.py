@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from tidemark.arguments import add_settings, read_settings
 from tidemark.errors import UsageError
-from tidemark.operate.arguments import seconds
+from tidemark.operate.arguments import span
 from tidemark.settings import DELETE
 from tidemark.store.agreement import agreed
 from tidemark.store.connection import make_engine, single_statement
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         UsageError: there is no such series.
     """
     values = read_settings(arguments, DELETE)
-    start, end = seconds(arguments.start), seconds(arguments.end)
+    start, end = span(arguments.start, arguments.end)
     pool = make_engine(database_url(values), pool_size=1, statement_timeout_s=STATEMENT_TIMEOUT_S)
     try:
         values = agreed(pool, values, keep=False)
