@@ -59,9 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
         letters = count_of(pool, *sender) if sender else 0
         if not found and not letters:
             raise UsageError(_nothing(pool, names))
-        points = _points(Deletion(pool, values.tiers_s, list(found), start, end), arguments.yes) if found else 0
-        if letters and arguments.yes and sender:
+        if sender and arguments.yes:
+            # before the points: what is being redriven out of them now is a point when they are gone, perhaps of a new series
             letters = remove_of(pool, *sender)
+            found = Reader(pool, values.tiers_s).series(*names, most=MOST_SERIES)
+        points = _points(Deletion(pool, values.tiers_s, list(found), start, end), arguments.yes) if found else 0
     finally:
         pool.dispose()
     if arguments.json:
