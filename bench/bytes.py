@@ -22,8 +22,9 @@ from tidemark.local.postgres import Postgres
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.housekeeping import Housekeeping
 from tidemark.store.migrate import migrate
+from tidemark.store.owing import Policy
 from tidemark.store.series import SeriesCache
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import BLOCK_POINTS, Block, SeriesKey
 from tidemark.wire.summary import MICROSECONDS, POINT
 

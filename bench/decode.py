@@ -110,7 +110,7 @@ def children_s() -> float:
 def mapped(text: str, some: list[Message]) -> tuple[float, Columns]:
     """CPU seconds, jq's process included; and the points."""
     before = time.process_time() + children_s()
-    decoder, columns = MappedDecoder(program(text, "bench.jq"), Limits()), Columns()
+    decoder, columns = MappedDecoder(program(text, "bench.jq"), Decoder(Limits())), Columns()
     for part in shares(some):
         decoder.decode(part, columns, NOW_US)
     decoder.close()

@@ -25,9 +25,10 @@ from sqlalchemy import Engine
 from tidemark.local.postgres import Postgres
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.migrate import migrate
+from tidemark.store.owing import Policy
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import BLOCK_POINTS, Block, SeriesKey
 from tidemark.wire.summary import MICROSECONDS, POINT
 

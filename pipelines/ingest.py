@@ -19,17 +19,15 @@ if __name__ == "__main__":  # importing Beam takes seconds, and a signal may com
     STOP.listen("Stopping: what was taken is written and settled first. A second signal ends at once; nothing is lost.")
 
 import apache_beam as beam
-from apache_beam.io.filesystem import BeamIOError
-from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
-from google.api_core.exceptions import GoogleAPIError
 
 from pipelines import engine, launch, local_run
+from pipelines.locations import read_location
 from pipelines.options import parse
 from pipelines.report import help_text, reported
 from tidemark.mapping import program
 from tidemark.mapping.program import Program
-from tidemark.settings import Values
+from tidemark.settings import INGEST, Values
 from tidemark.wire.limits import Limits
 from transforms.decode import DecodeMessages
 from transforms.heartbeat import Heart
@@ -85,27 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "--help" in arguments or "-h" in arguments:
-        print(help_text(__doc__))  # noqa: T201
+        print(help_text(__doc__, INGEST))  # noqa: T201
         return 0
     return reported(lambda: _run(arguments))
 
 
-def _read(location: str) -> bytes:
-    """What lies here or in a bucket.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    try:
-        with FileSystems.open(location) as file:
-            return bytes(file.read())
-    except (BeamIOError, GoogleAPIError) as error:
-        raise OSError(str(error)) from None
-
-
 def _run(arguments: list[str]) -> int:
     options, values = parse(arguments)
-    mapping = program.of_settings(values, _read)  # its text travels with the job
+    mapping = program.of_settings(values, read_location)  # its text travels with the job
 
     def built(agreed: Values) -> beam.Pipeline:
         pipeline = beam.Pipeline(options=options)

@@ -72,14 +72,12 @@ def run(start: Callable[[Values], Any], options: PipelineOptions, values: Values
         resources.close()
     event(
         "submitted",
-        job=flink_submission.submit(lambda: start(values), options)
-        if flink.chosen(options)
-        else _job_id(start(values)),
+        job=flink_submission.submit(lambda: start(values), options) if flink.chosen(options) else job_id(start(values)),
     )
     return 0
 
 
-def _job_id(result: Any) -> str | None:
+def job_id(result: Any) -> str | None:
     """None when Beam wrote a template instead of starting a job: whoever asked for it starts it."""
     return result.job_id() if getattr(result, "has_job", False) else None
 

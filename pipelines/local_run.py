@@ -26,7 +26,6 @@ from tidemark.program import event
 from tidemark.retry import FIRST_WAIT_S, LONGEST_WAIT_S, until_done, waits
 from tidemark.settings import Values
 from tidemark.stop import Stop
-from tidemark.store.settle import Settler
 from tidemark.warehouse.clients import rest
 from tidemark.warehouse.owner import claim
 from tidemark.warehouse.tables import ensure
@@ -34,9 +33,9 @@ from transforms import resources
 from transforms.counters import count, tally
 from transforms.prometheus import Endpoint, serve
 from transforms.resources import Store, Warehouse
+from transforms.settle_loaded import settle_rest
 from transforms.source import READING
 from transforms.write_raw import note_sources
-from transforms.write_rollups import append
 
 PROGRESS_S: Final = 2.0
 TOLD_S: Final = 5.0
@@ -65,7 +64,7 @@ def run(built: Callable[[Values], beam.Pipeline], options: PipelineOptions, valu
         LocalError: the engine is not here and cannot be made.
         UsageError: the engine cannot run this pipeline.
     """
-    with _own_temporary_directory():
+    with own_temporary_directory():
         return _run_and_settle(built, options, values, stop)
 
 
@@ -80,7 +79,7 @@ def _run_and_settle(
     try:
         local = engine.local(values)
         serve(Endpoint.of(values))
-        values = _agreed(store, values, stop.asked)
+        values = agreed(store, values, stop.asked)
         store = Store.of(values)
         _check(store, values, stop.asked)
     except (LocalError, UnavailableError):
@@ -91,7 +90,7 @@ def _run_and_settle(
         threading.Thread(target=_watch, args=(stop.asked, ended, values, allocator), name="watch", daemon=True).start()
         _run(lambda: built(values), options, local, stop.asked)
         note_sources(store)
-        _settle_the_rest(store, warehouse, everything=bool(values.stop_when_idle_s))
+        settle_rest(store, warehouse, everything=bool(values.stop_when_idle_s))
         ended.set()
     READING.close()
     resources.close()
@@ -100,7 +99,7 @@ def _run_and_settle(
 
 
 @contextlib.contextmanager
-def _own_temporary_directory() -> Iterator[None]:
+def own_temporary_directory() -> Iterator[None]:
     """What Beam leaves in the temporary directory, of each pipeline a few directories, goes with the program."""
     before = tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix="tidemark-ingest-", ignore_cleanup_errors=True) as made:
@@ -128,7 +127,7 @@ def _run(
         local.close()
 
 
-def _agreed(store: Store, values: Values, stopping: threading.Event) -> Values:
+def agreed(store: Store, values: Values, stopping: threading.Event) -> Values:
     """Settings as the store has them; while it is away they are waited for."""
     return until_done(lambda: store.agreed(values), waits_for=(UnavailableError,), give_up=stopping)
 
@@ -140,6 +139,15 @@ def _check(store: Store, values: Values, stopping: threading.Event) -> None:
     points: what is missing there is made once it answers.
     """
     until_done(Puller(values.subscription, 1, 1).check, waits_for=(UnavailableError,), give_up=stopping)
+    make_tables(values, store, stopping)
+
+
+def make_tables(values: Values, store: Store, stopping: threading.Event) -> None:
+    """See that the database is there, and BigQuery's tables; where that is away, they are made once it answers.
+
+    Raises:
+        MisconfiguredError: they are not as they must be.
+    """
     until_done(store.settler().oldest_due_s, waits_for=(UnavailableError,), give_up=stopping)
 
     def tables() -> None:
@@ -166,7 +174,7 @@ def _supervise(start: Callable[[], Any], stopping: threading.Event) -> None:
             raise
         except Exception as error:  # noqa: BLE001  # whatever broke a bundle: its messages stay unacknowledged
             count("restarts")
-            log.error("The pipeline failed and is started again: %s", _cause(error))
+            log.error("The pipeline failed and is started again: %s", cause(error))
         else:
             return
         READING.close()
@@ -178,7 +186,7 @@ def _supervise(start: Callable[[], Any], stopping: threading.Event) -> None:
         wait = min(2 * wait, LONGEST_WAIT_S)
 
 
-def _cause(error: Exception) -> str:
+def cause(error: Exception) -> str:
     """The line of a worker's traceback that says what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "Error" in line and not line.startswith(("File ", "Traceback"))]
@@ -209,22 +217,3 @@ def _tell_what_is_left() -> None:
     held, waiting = READING.held(), waits()
     left = f"{held:,} messages are still to be written and acknowledged" if held else "the last windows are settled"
     tell(f"Draining: {left}.{f' It waits: {waiting}' if waiting else ''}", logging.WARNING)
-
-
-def _settle_the_rest(store: Store, warehouse: Warehouse, *, everything: bool) -> None:
-    """Settle what is due, or everything, as the pipeline does it."""
-    settler: Settler = store.settler()
-
-    def once() -> bool:
-        found = False
-        for settled in settler.due(everything):
-            found = True
-            append(store, warehouse, settled.rows, "settled")
-            settler.forget(settled.mark_ids)
-            count("settled", len(settled.rows))
-            count("corrected", settled.corrected)
-            count("refreshed", settled.refreshed)
-        return found
-
-    while until_done(once, count=count):
-        pass

@@ -53,9 +53,9 @@ def parse(argv: Sequence[str], settings: Sequence[Setting] = INGEST) -> tuple[Pi
     Raises:
         UsageError: an option is unknown, missing or wrong, in one sentence that names it.
     """
-    _refuse_unknown(argv)
+    known_parser().refuse_unknown(argv)
     refuse_unknown()
-    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser = Parser(add_help=False, allow_abbrev=False)
     for setting in settings:
         parser.add_argument(f"--{setting.name}")
     own, beams = parser.parse_known_args(list(argv))
@@ -63,12 +63,12 @@ def parse(argv: Sequence[str], settings: Sequence[Setting] = INGEST) -> tuple[Pi
         settings = [replace(one, default=flink.SETTINGS.get(one.name, one.default)) for one in settings]
     values = read(settings, vars(own))
     require(values, "subscription", "rollup_dataset")
-    options = PipelineOptions([*beams, *_public(values, settings)])
-    _check_runner(options, values)
+    options = PipelineOptions([*beams, *public(values, settings)])
+    check_runner(options, values)
     return options, values
 
 
-def _public(values: Values, settings: Sequence[Setting]) -> list[str]:
+def public(values: Values, settings: Sequence[Setting]) -> list[str]:
     """The values that may travel with the job, as arguments."""
     arguments = []
     for setting in settings:
@@ -80,10 +80,15 @@ def _public(values: Values, settings: Sequence[Setting]) -> list[str]:
     return arguments
 
 
-def _check_runner(options: PipelineOptions, values: Values) -> None:
+def check_runner(options: PipelineOptions, values: Values, *, streaming: bool = True) -> None:
+    """Set what follows from the runner, and see that it has what it needs.
+
+    Raises:
+        UsageError: it has not.
+    """
     standard = options.view_as(StandardOptions)
     standard.runner = standard.runner or "DirectRunner"
-    standard.streaming = True
+    standard.streaming = streaming
     if standard.runner in REMOTE_RUNNERS:
         if values.database_url is not None:
             raise UsageError(
@@ -116,26 +121,41 @@ def _prepare_dataflow(options: PipelineOptions, values: Values) -> None:
         raise UsageError(f"--sdk_container_image is missing: give the image, or set {IMAGE_VARIABLE}.")
     setup.sdk_location = "container"
     debug.number_of_worker_harness_threads = debug.number_of_worker_harness_threads or WORKER_THREADS
-    if values.streaming_mode == "at_least_once":
+    if options.view_as(StandardOptions).streaming and values.streaming_mode == "at_least_once":
         services = cloud.dataflow_service_options or []
         cloud.dataflow_service_options = [*services, "streaming_mode_at_least_once"]
 
 
-def _refuse_unknown(argv: Sequence[str]) -> None:
-    """Beam keeps what it does not know in silence; a misspelt option would then be as if it were not there."""
-    parser = _Parser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
+def known_parser() -> Parser:
+    """Knows every option, Beam's and ours; Beam keeps what it does not know in silence, and a misspelt one would be lost."""
+    parser = Parser(add_help=False, allow_abbrev=False, conflict_handler="resolve")
     for option_class in _all_subclasses(PipelineOptions):
         option_class._add_argparse_args(parser)  # noqa: SLF001  # Beam's own way to collect its options
-    _, unknown = parser.parse_known_args(list(argv))
-    if unknown:
-        raise UsageError(f"{unknown[0].split('=')[0]} is not an option; --help lists them.")
+    return parser
 
 
 def _all_subclasses(cls: type[Any]) -> list[type[Any]]:
     return [found for child in cls.__subclasses__() for found in (child, *_all_subclasses(child))]
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """Raises instead of leaving the program."""
+
     def error(self, message: str) -> Any:
-        """Raise instead of leaving the program."""
+        """Say what is wrong.
+
+        Raises:
+            UsageError: always.
+        """
         raise UsageError(f"{message[:1].upper()}{message[1:]}.")
+
+    def refuse_unknown(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Read all arguments.
+
+        Raises:
+            UsageError: one of them is none.
+        """
+        found, unknown = self.parse_known_args(list(argv))
+        if unknown:
+            raise UsageError(f"{unknown[0].split('=')[0]} is not an option; --help lists them.")
+        return found

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tidemark import program
-from tidemark.settings import INGEST
+from tidemark.settings import Setting
 
 
 def reported(main: Callable[[], int]) -> int:
@@ -22,10 +22,10 @@ def reported(main: Callable[[], int]) -> int:
     return program.reported(main)
 
 
-def help_text(description: str | None) -> str:
+def help_text(description: str | None, settings: Sequence[Setting]) -> str:
     """Every setting, its sentence, its default and its environment variable."""
     lines = [description or "", "Options (Beam's own are taken as well; --runner=DirectRunner is the default):", ""]
-    for setting in INGEST:
+    for setting in settings:
         default = "" if setting.default is None else f" [{setting.default}]"
         lines += [f"  --{setting.name}{default}", f"      {setting.help} ({setting.variable})"]
     return "\n".join(lines)

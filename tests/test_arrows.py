@@ -30,6 +30,7 @@ ANYWHERE = {
 }
 ALLOWED = {
     "tidemark/wire": set(),
+    "tidemark/archive": {"tidemark.wire"},
     "tidemark/store": {"tidemark.wire"},
     "tidemark/warehouse": {"tidemark.wire"},
     "tidemark/bus": {"tidemark.wire"},

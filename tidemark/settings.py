@@ -369,6 +369,62 @@ INGEST = (
     MAPPING_CPU_S,
     *LIMITS,
 )
+BACKFILL = (
+    *STORE,
+    *WAREHOUSE,
+    TIERS_S,
+    HORIZON_S,
+    DEBOUNCE_S,
+    QUANTILES,
+    RETENTION_DAYS,
+    Setting("series_project", str, None, "Archives: whose points are that say no project of their own."),
+    Setting(
+        "skip_damaged",
+        flag,
+        "false",
+        "Archives: go on behind a place that cannot be read, where a packed file has another beginning. Otherwise what comes "
+        "before it is stored, and the exit status is 1.",
+    ),
+    Setting(
+        "again",
+        flag,
+        "false",
+        "Archives: read files from their beginning that were loaded before, or have changed since. What is stored is not "
+        "stored twice.",
+    ),
+    Setting(
+        "dry_run",
+        flag,
+        "false",
+        "Archives: read and decode only, and say what would be stored: points, times, series, what is refused, how long.",
+        local=True,
+    ),
+    Setting(
+        "max_rate",
+        float,
+        "0",
+        "Archives: at most so many points a second from one process; 0: as fast as the store takes them.",
+        0,
+        1e9,
+    ),
+    Setting(
+        "writers", int, "2", "Archives: so many blocks one process writes to the store at once for each part.", 1, 64
+    ),
+    Setting(
+        "gather_s",
+        float,
+        "3600",
+        "Archives: rollups of what is loaded are settled when the part of the file is through, and this often before.",
+        1,
+        30 * DAY_S,
+    ),
+    METRICS_PORT,
+    METRICS_ADDRESS,
+    *(one for one in INGEST if one.name in ("prism_location", "preflight")),
+    MAPPING,
+    MAPPING_CPU_S,
+    *LIMITS,
+)
 TOPIC = Setting(
     "topic",
     str,
@@ -693,7 +749,7 @@ def refuse_unknown(environment: Mapping[str, str] = os.environ) -> None:
     """
     every = (
         setting
-        for group in (INGEST, EDGE, SERVE, VERIFY, MAINTAIN, DELETE, COMPACT, REBUILD, MIGRATE)
+        for group in (INGEST, BACKFILL, EDGE, SERVE, VERIFY, MAINTAIN, DELETE, COMPACT, REBUILD, MIGRATE)
         for setting in group
     )
     known = {setting.variable for setting in every} | OTHER_VARIABLES.keys()

@@ -74,7 +74,7 @@ class _Map(_Gather):
         self._limits, self._mapping = limits, mapping
 
     def setup(self) -> None:
-        self._decoder = MappedDecoder(self._mapping, self._limits)
+        self._decoder = MappedDecoder(self._mapping, Decoder(self._limits))
 
     def process(self, messages: list[Message]) -> Iterator[Block]:
         now_us = time.time_ns() // 1000

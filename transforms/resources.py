@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -20,13 +20,15 @@ from tidemark.settings import STORE, Values, read
 from tidemark.store import dead_letters
 from tidemark.store.agreement import agreed
 from tidemark.store.connection import STATEMENT_TIMEOUT_S, make_engine, single_statement
-from tidemark.store.heartbeats import beat
+from tidemark.store.heartbeats import beat, is_read
 from tidemark.store.identity import identity
+from tidemark.store.imports import Known, forget, kept_from, known
 from tidemark.store.location import database_url
+from tidemark.store.owing import Policy
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.sources import SourceBook
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.warehouse import owner
 from tidemark.warehouse.clients import rest
 from tidemark.warehouse.writer import RollupWriter
@@ -138,6 +140,22 @@ class Store:
     def beat(self, job: str, written_us: int | None, watermark_us: int | None, *, idle: bool) -> None:
         """Say that this process reads; see `tidemark.store.heartbeats.beat`."""
         beat(self._pool(), job, written_us, watermark_us, idle=idle)
+
+    def known_files(self, files: Sequence[str], *, forgotten: bool) -> list[Known]:
+        """What is known of archives, which is forgotten where they are loaded again; see `tidemark.store.imports`."""
+        found = known(self._pool(), files)
+        if forgotten:
+            for one in found:
+                forget(self._pool(), one.file)
+        return found
+
+    def kept_from(self) -> int | None:
+        """From when on points are kept; see `tidemark.store.imports.kept_from`."""
+        return kept_from(self._pool())
+
+    def is_read(self) -> bool:
+        """Whether some process reads messages now; see `tidemark.store.heartbeats.is_read`."""
+        return is_read(self._pool())
 
     def settler(self) -> Settler:
         """The process's settler."""

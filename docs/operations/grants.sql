@@ -1,7 +1,7 @@
 -- What the default privileges of roles.sql leave out. Run as tidemark_owner after `tidemark migrate`; harmless to repeat.
 
-GRANT UPDATE ON points, rollups, sources, heartbeats TO tidemark_writer;
-GRANT DELETE ON marks TO tidemark_writer;
+GRANT UPDATE ON points, rollups, sources, heartbeats, imports TO tidemark_writer;
+GRANT DELETE ON marks, imports TO tidemark_writer;
 REVOKE INSERT ON retention, identity FROM tidemark_writer;
 
 GRANT INSERT ON marks, ledger, series TO tidemark_operator;

@@ -41,7 +41,7 @@ class Mapped:
     """A mapping, and what it made of messages."""
 
     def __init__(self, text: str, limits: Limits | None = None) -> None:
-        self.decoder = MappedDecoder(program(text, "m.jq", CPU_S), limits or Limits())
+        self.decoder = MappedDecoder(program(text, "m.jq", CPU_S), Decoder(limits or Limits()))
 
     def __call__(self, *bodies: bytes, **attributes: str) -> Columns:
         into = Columns()
@@ -227,7 +227,9 @@ ANYTHING = st.recursive(
 
 @pytest.fixture(scope="module")
 def objects() -> Iterator[MappedDecoder]:
-    made = MappedDecoder(program(f'if (.body | type) == "object" then {POINT_OF} else empty end', "m.jq"), Limits())
+    made = MappedDecoder(
+        program(f'if (.body | type) == "object" then {POINT_OF} else empty end', "m.jq"), Decoder(Limits())
+    )
     yield made
     made.close()
 

@@ -12,8 +12,9 @@ from sqlalchemy import Engine
 from tidemark import cli
 from tidemark.store.connection import transaction
 from tidemark.store.ledger import totals
+from tidemark.store.owing import Policy
 from tidemark.store.series import SeriesCache
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import Columns, DeadLetter
 from tidemark.wire.decode import Decoder
 from tidemark.wire.limits import Limits

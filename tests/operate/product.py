@@ -7,9 +7,10 @@ from sqlalchemy import Engine
 
 from tidemark.local.stack import DATASET
 from tidemark.store.connection import make_engine, transaction
+from tidemark.store.owing import Policy
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.warehouse.clients import rest
 from tidemark.warehouse.writer import RollupWriter
 from tidemark.wire.block import Block, SeriesKey

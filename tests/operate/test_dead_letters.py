@@ -23,6 +23,7 @@ from tidemark.store.letters import Chosen
 from tidemark.store.redrive import Became, Redrive
 from tidemark.store.settle import Settler
 from tidemark.store.write import Writer
+from tidemark.wire.archived import ArchiveDecoder
 from tidemark.wire.block import Columns, DeadLetter
 from tidemark.wire.decode import Decoder
 from tidemark.wire.limits import Limits
@@ -244,7 +245,7 @@ def test_a_database_that_refuses_everything_is_not_asked_for_ever(store: Store, 
 
 
 def redriven(store: Store, **more: Any) -> list[Became]:
-    return list(Redrive(store.writer, TIERS_S, Decoder(Limits()), **more).run(Chosen()))
+    return list(Redrive(store.writer, TIERS_S, Decoder(Limits()), ArchiveDecoder(Limits()), **more).run(Chosen()))
 
 
 def test_a_letter_of_many_days_is_written_in_parts(store: Store) -> None:
@@ -267,8 +268,8 @@ def test_one_that_is_removed_while_its_parts_are_written_has_no_further_part(
     store.take(text(*hours), Limits(max_message_bytes=1024))
     write = Writer.write_with
 
-    def removed_after(self: Writer, *arguments: Any) -> Any:
-        done = write(self, *arguments)
+    def removed_after(self: Writer, *arguments: Any, **more: Any) -> Any:
+        done = write(self, *arguments, **more)
         store.rows("DELETE FROM dead_letters RETURNING 1")
         return done
 
@@ -347,7 +348,7 @@ def test_a_value_that_is_an_array_is_mapped_as_the_value_that_it_was(store: Stor
         # so many that most of them are one letter together
         (b"[%b]" % b",".join(b'[%d, %d, "%b"]' % (AT_MS + n, n + 1, b"x" * 400) for n in range(6, 300)), {}),
     ]
-    with closing(OneDecoder(program, Limits())) as mapped:
+    with closing(OneDecoder(program, Decoder(Limits()))) as mapped:
         for number, (data, attributes) in enumerate(messages):
             columns = Columns()
             mapped.decode(Message(data, attributes, NOW_US, f"{number}"), columns, NOW_US)

@@ -22,10 +22,11 @@ from tidemark.store import housekeeping
 from tidemark.store.agreement import agreed
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.ledger import totals
+from tidemark.store.owing import Policy
 from tidemark.store.remove import Deletion
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.warehouse.clients import rest
 from tidemark.warehouse.read import latest
 from tidemark.warehouse.writer import RollupWriter

@@ -25,11 +25,12 @@ from tidemark.store.connection import make_engine, single_statement, transaction
 from tidemark.store.fold import Range
 from tidemark.store.housekeeping import Housekeeping
 from tidemark.store.migrate import migrate
+from tidemark.store.owing import Policy
 from tidemark.store.rebuild import Rebuild
 from tidemark.store.remove import Deletion
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.summary import POINT
 

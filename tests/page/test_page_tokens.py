@@ -13,7 +13,9 @@ from tests.query.served import MINE, OTHERS, START_S, THEIR_OWN, Serving, fill, 
 from tests.store.conftest import server, url
 from tidemark.edge.tokens import line_of, new_token
 from tidemark.store.connection import make_engine
-from tidemark.store.write import Policy, SeriesCache, Writer
+from tidemark.store.owing import Policy
+from tidemark.store.series import SeriesCache
+from tidemark.store.write import Writer
 from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.summary import POINT
 

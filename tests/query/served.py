@@ -27,9 +27,11 @@ from tidemark.local.processes import free_port
 from tidemark.query.paths import HEALTH
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.heartbeats import beat
+from tidemark.store.owing import Policy
+from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.sources import SourceBook
-from tidemark.store.write import Policy, SeriesCache, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.summary import POINT
 

@@ -22,8 +22,9 @@ from tidemark.query.catalogue import Catalogue
 from tidemark.query.database import Database
 from tidemark.query.problems import ProblemError
 from tidemark.store.connection import make_engine, transaction
+from tidemark.store.owing import Policy
 from tidemark.store.series import SeriesCache
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.summary import POINT
 

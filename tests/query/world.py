@@ -35,10 +35,11 @@ from tidemark.store.connection import transaction
 from tidemark.store.fold import Range
 from tidemark.store.housekeeping import Housekeeping
 from tidemark.store.marks import insert_marks
+from tidemark.store.owing import Policy
 from tidemark.store.remove import Deletion
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.summary import POINT
 

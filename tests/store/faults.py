@@ -16,8 +16,9 @@ from sqlalchemy import Engine
 from tidemark.retry import until_done
 from tidemark.store.connection import transaction
 from tidemark.store.ledger import totals
+from tidemark.store.owing import Policy
 from tidemark.store.series import SeriesCache
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.summary import POINT
 

@@ -8,9 +8,10 @@ import time
 import numpy as np
 from sqlalchemy import Engine
 
+from tidemark.store.owing import Policy
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.summary import POINT
 

@@ -14,9 +14,10 @@ from tests.store.arrivals import Arrival, play
 from tests.waiting import eventually
 from tidemark.store.advice import advice_of
 from tidemark.store.connection import make_engine, transaction
+from tidemark.store.owing import Policy
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.summary import POINT
 

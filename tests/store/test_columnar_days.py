@@ -14,11 +14,12 @@ from tests.store.test_many_days import differences
 from tidemark.local.postgres import Postgres, find
 from tidemark.store.connection import make_engine, single_statement
 from tidemark.store.housekeeping import Housekeeping
+from tidemark.store.owing import Policy
 from tidemark.store.rebuild import Rebuild
 from tidemark.store.remove import Deletion
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import BLOCK_POINTS, Block, SeriesKey
 from tidemark.wire.summary import POINT
 

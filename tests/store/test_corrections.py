@@ -13,10 +13,11 @@ from tests.integration.oracle import Key, Oracle
 from tests.store.corrections import chained, same
 from tidemark.errors import UnavailableError
 from tidemark.store.connection import make_engine, transaction
+from tidemark.store.owing import Policy
 from tidemark.store.remove import Deletion
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.summary import POINT
 

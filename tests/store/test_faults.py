@@ -41,8 +41,9 @@ from tidemark.local.postgres import Postgres
 from tidemark.local.processes import children
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.ledger import totals
+from tidemark.store.owing import Policy
 from tidemark.store.series import SeriesCache
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.summary import POINT
 

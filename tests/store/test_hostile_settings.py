@@ -20,13 +20,14 @@ from tidemark.store import session
 from tidemark.store.connection import make_engine, single_statement, transaction
 from tidemark.store.ledger import totals
 from tidemark.store.migrate import migrate
+from tidemark.store.owing import Policy
 from tidemark.store.read import Reader
 from tidemark.store.rebuild import Rebuild
 from tidemark.store.remove import Deletion
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.sources import SourceBook, sources
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import Block, DeadLetter, SeriesKey
 from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import POINT

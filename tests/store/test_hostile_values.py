@@ -18,10 +18,11 @@ from tidemark.errors import RefusedError
 from tidemark.settings import LIMITS
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.dead_letters import keep, of_refused
+from tidemark.store.owing import Policy
 from tidemark.store.read import Reader
 from tidemark.store.series import SeriesCache
 from tidemark.store.sources import SourceBook, projects, sources
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import Columns
 from tidemark.wire.decode import Decoder
 from tidemark.wire.labels import labelled

@@ -16,13 +16,14 @@ from tidemark.operate.report import Report
 from tidemark.store.connection import make_engine, single_statement
 from tidemark.store.housekeeping import Housekeeping
 from tidemark.store.hypertable import hypertable
+from tidemark.store.owing import Policy
 from tidemark.store.read import Reader
 from tidemark.store.rebuild import Rebuild
 from tidemark.store.remove import Deletion
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.snapshot import snapshot
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import BLOCK_POINTS, Block, SeriesKey
 from tidemark.wire.summary import POINT
 

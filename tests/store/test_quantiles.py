@@ -15,11 +15,12 @@ from tidemark.operate.compare_store import check_rollups
 from tidemark.operate.report import Report
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.fold import Range
+from tidemark.store.owing import Policy
 from tidemark.store.rebuild import Rebuild
 from tidemark.store.remove import Deletion
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import NO_NESTED_LOOPS, Settler
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.quantiles import QUANTILES, bins_of
 from tidemark.wire.summary import POINT

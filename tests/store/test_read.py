@@ -14,10 +14,11 @@ from sqlalchemy import Engine
 from tidemark.errors import UsageError
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.fold import SUMMARY
+from tidemark.store.owing import Policy
 from tidemark.store.read import Reader
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.summary import POINT
 

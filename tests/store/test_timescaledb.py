@@ -25,13 +25,14 @@ from tidemark.store.fold import SUMMARY
 from tidemark.store.housekeeping import Housekeeping
 from tidemark.store.ledger import totals
 from tidemark.store.migrate import migrate
+from tidemark.store.owing import Policy
 from tidemark.store.read import Reader
 from tidemark.store.rebuild import Rebuild
 from tidemark.store.remove import Deletion
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
 from tidemark.store.snapshot import snapshot
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import Block, SeriesKey
 from tidemark.wire.summary import POINT
 

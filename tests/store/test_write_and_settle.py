@@ -25,10 +25,11 @@ from tidemark.store.fold import Range
 from tidemark.store.hypertable import hypertable
 from tidemark.store.ledger import totals
 from tidemark.store.marks import cut_marks, insert_marks
+from tidemark.store.owing import Policy
 from tidemark.store.rebuild import Rebuild
 from tidemark.store.series import SeriesCache
 from tidemark.store.settle import Settler
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
 from tidemark.wire.block import Block, DeadLetter, SeriesKey
 from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import POINT

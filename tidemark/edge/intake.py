@@ -84,7 +84,7 @@ class Intake:
         """
         self.mapper: Mapper | None = None
         if mapping is not None:
-            self.mapper = Mapper(MappedDecoder(mapping, limits), self._take_columns, filtered)
+            self.mapper = Mapper(MappedDecoder(mapping, Decoder(limits)), self._take_columns, filtered)
         self.publisher, self.spool, self.limits = publisher, spool, limits
         self._decoder = Decoder(limits)
         self._window_us = window_s * 1_000_000

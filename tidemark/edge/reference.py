@@ -12,7 +12,7 @@ from tidemark.wire.limits import DEFAULT, MAX_VALUE
 from tidemark.wire.message import LEAST_MS
 from tidemark.wire.reasons import Reason
 
-_ELSEWHERE: Final = (Reason.REFUSED_BY_DATABASE, Reason.REFUSED_BY_BIGQUERY)
+_ELSEWHERE: Final = (Reason.BAD_PUBLISH_TIME, Reason.REFUSED_BY_DATABASE, Reason.REFUSED_BY_BIGQUERY)
 """Reasons that only the pipeline comes to."""
 _HEADERS: Final = {
     Status.UNAUTHORIZED: ("WWW-Authenticate", '`Bearer realm="tidemark"`'),

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
 from tidemark.mapping.program import Program
 from tidemark.mapping.runner import Outcome, Runner
 from tidemark.wire.block import Columns
-from tidemark.wire.body import BODY, NO_PROJECT, UNREADABLE, named
+from tidemark.wire.body import UNREADABLE
 from tidemark.wire.broken import as_utf8, rejection
 from tidemark.wire.cut import Cutter
-from tidemark.wire.decode import Decoder
 from tidemark.wire.limits import Limits
 from tidemark.wire.message import Message, body, moment
 from tidemark.wire.reasons import Reason, RejectedError
@@ -31,6 +30,20 @@ _VALUE: Final = msgspec.json.Decoder(msgspec.Raw)
 _VALUES: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _TEXT: Final = msgspec.json.Encoder()
 _SHOWN: Final = 100
+
+
+class Reads(Protocol):
+    """Reads what a mapping makes: `tidemark.wire.decode.Decoder`, or `tidemark.wire.archived.ArchiveDecoder`."""
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds of the contract."""
+
+    def accept_lines(self, message: Message, text: bytes, into: Columns, now_us: int) -> None:
+        """Append points and batches, one a line, or raise."""
+
+    def decode(self, message: Message, into: Columns, now_us: int) -> bool:
+        """Append points, and dead letters."""
 
 
 class Mapped(NamedTuple):
@@ -72,12 +85,12 @@ class MappedDecoder:
 
     Args:
         program: The mapping.
-        limits: Of what comes out.
+        reader: Of what comes out.
     """
 
-    def __init__(self, program: Program, limits: Limits) -> None:
-        self._runner = Runner(program, limits.max_message_bytes)
-        self._decoder, self._whole = Decoder(limits), program.whole
+    def __init__(self, program: Program, reader: Reads) -> None:
+        self._runner = Runner(program, reader.limits.max_message_bytes)
+        self._decoder, self._whole = reader, program.whole
 
     def decode(self, messages: Sequence[Message], into: Columns, now_us: int) -> int:
         """Append the points of `messages` to `into`, and dead letters for what cannot be one.
@@ -183,17 +196,11 @@ class MappedDecoder:
         """Append all of it, or nothing; whether all of it is right."""
         held = len(into.series)
         try:
-            self._accept(message, text, into, now_us)
+            self._decoder.accept_lines(message, text, into, now_us)
         except (RejectedError, *UNREADABLE):
             into.truncate(held)
             return False
         return True
-
-    def _accept(self, message: Message, text: bytes, into: Columns, now_us: int) -> None:
-        for item in BODY.decode_lines(text):
-            if item.project is NO_PROJECT:
-                named(item, message.attributes.get("project"))
-            self._decoder.accept(item, into, message.publish_time, now_us)
 
     def _one_by_one(self, work: _Work, outcomes: list[Outcome], into: Columns, now_us: int) -> None:
         for (at, value), outcome in zip(work.parts, outcomes, strict=True):
@@ -223,8 +230,8 @@ class MappedDecoder:
 class OneDecoder:
     """A mapping for messages one at a time, as of `tidemark.wire.decode.Decoder`."""
 
-    def __init__(self, program: Program, limits: Limits) -> None:
-        self._mapped, self._whole = MappedDecoder(program, limits), program.whole
+    def __init__(self, program: Program, reader: Reads) -> None:
+        self._mapped, self._whole = MappedDecoder(program, reader), program.whole
 
     def decode(self, message: Message, into: Columns, now_us: int) -> int:
         """Append the points of `message`, and dead letters; returns how many of its values were filtered."""

@@ -15,6 +15,7 @@ from tidemark.errors import UsageError
 from tidemark.mapping.mapped import MappedDecoder
 from tidemark.mapping.program import Program, in_file
 from tidemark.wire.block import Columns, DeadLetter
+from tidemark.wire.decode import Decoder
 from tidemark.wire.encode import lines
 from tidemark.wire.limits import Limits
 from tidemark.wire.message import Message, event_time, microseconds
@@ -114,7 +115,7 @@ def _whole(number: int, line: bytes, attributes: dict[str, str], now: int) -> Me
 
 def tries(program: Program, limits: Limits, given: Iterable[tuple[int, Message]], total: Sum) -> Iterator[Tried]:
     """Map message after message; each as the pipeline would."""
-    decoder = MappedDecoder(program, limits)
+    decoder = MappedDecoder(program, Decoder(limits))
     try:
         decoder.start()
         for number, message in given:

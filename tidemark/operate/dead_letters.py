@@ -44,6 +44,7 @@ ADVICE: Final[dict[Reason, str]] = {
     Reason.BAD_EVENT_TIME: "Mend the sender's times: milliseconds, or RFC 3339 with a zone; or redrive with a --mapping.",
     Reason.EVENT_TIME_IN_FUTURE: "Set the device's clock. Raised --max_future_s lets it in, with the wrong time.",
     Reason.OLDER_THAN_RETENTION: "It is older than what is kept; raise --retention_days first if it is wanted.",
+    Reason.BAD_PUBLISH_TIME: "Mend the archive, or load it with a --mapping that leaves publish_time out.",
     Reason.BAD_VALUE: "A value is a finite number of at most 1e150; mend the sender, or redrive with a --mapping.",
     Reason.BAD_ATTRIBUTES: "Attributes are an object of JSON without NaN and NUL; mend the sender.",
     Reason.ATTRIBUTES_TOO_LARGE: "Send less, or raise --max_attributes_bytes and redrive.",

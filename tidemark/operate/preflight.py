@@ -71,7 +71,7 @@ def _sampled(values: Values, number: int) -> Iterator[Finding]:
     if mapping is None:
         yield from bus.sample(values.subscription, number, Decoder(limits).decode)
         return
-    with closing(OneDecoder(mapping, limits)) as mapped:
+    with closing(OneDecoder(mapping, Decoder(limits))) as mapped:
         yield from bus.sample(values.subscription, number, mapped.decode)
 
 

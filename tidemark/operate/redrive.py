@@ -21,9 +21,11 @@ from tidemark.settings import REDRIVE
 from tidemark.store.agreement import agreed
 from tidemark.store.connection import make_engine
 from tidemark.store.location import database_url
+from tidemark.store.owing import Policy
 from tidemark.store.redrive import Became, Redrive
 from tidemark.store.series import SeriesCache
-from tidemark.store.write import Policy, Writer
+from tidemark.store.write import Writer
+from tidemark.wire.archived import ArchiveDecoder, AsItCame
 from tidemark.wire.decode import Decoder
 from tidemark.wire.limits import Limits
 
@@ -59,8 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         values = agreed(pool, values, keep=False)
         writer = Writer(pool, SeriesCache(pool), Policy.of(values))
-        with nullcontext() if mapping is None else closing(OneDecoder(mapping, limits)) as mapped:
-            redrive = Redrive(writer, values.tiers_s, Decoder(limits), mapped)
+        with nullcontext() if mapping is None else closing(OneDecoder(mapping, AsItCame(limits))) as mapped:
+            redrive = Redrive(writer, values.tiers_s, Decoder(limits), ArchiveDecoder(limits), mapped)
             for some in redrive.run(which, arguments.limit, dry=arguments.dry_run):
                 found = found.plus(some)
     finally:

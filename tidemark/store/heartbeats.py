@@ -33,6 +33,7 @@ VALUES (%s, %s, clock_timestamp(), %s, coalesce(CAST(%s AS timestamptz), (
 ON CONFLICT (process) DO UPDATE SET at = excluded.at, idle = excluded.idle,
     written_publish_time = excluded.written_publish_time, watermark = excluded.watermark"""
 """Who knows nothing yet takes over what was known before."""
+_LIVES: Final = f"SELECT EXISTS (SELECT FROM heartbeats WHERE at > clock_timestamp() - interval '{LIVE_S} seconds')"
 
 
 def beat(pool: Engine, job: str, written_us: int | None, watermark_us: int | None, *, idle: bool) -> None:
@@ -51,3 +52,13 @@ def beat(pool: Engine, job: str, written_us: int | None, watermark_us: int | Non
     written, watermark = (None if us is None else moment(us) for us in (written_us, watermark_us))
     with single_statement(pool) as connection:
         connection.exec_driver_sql(_BEAT, (PROCESS, job, idle, written, watermark))
+
+
+def is_read(pool: Engine) -> bool:
+    """Whether some process reads messages now: what is owed later will then be settled by it.
+
+    Raises:
+        UnavailableError, MisconfiguredError: the database could not be asked.
+    """
+    with single_statement(pool) as connection:
+        return bool(connection.exec_driver_sql(_LIVES).scalar_one())

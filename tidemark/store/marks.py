@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 
 from tidemark.store.agreement import hold
 from tidemark.store.fold import Range
+from tidemark.store.owing import SERIES_A_WINDOW
 from tidemark.store.parts import Mark
-from tidemark.store.write import SERIES_A_WINDOW
 
 _MARK: Final = """
 INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at, closing)

@@ -26,7 +26,8 @@ from tidemark.store.fold import Range
 from tidemark.store.letters import Chosen, Letter, batches, letters, whole
 from tidemark.store.marks import insert_marks
 from tidemark.store.reach import in_halves, in_spans
-from tidemark.store.write import Writer
+from tidemark.store.write import Writer, Written
+from tidemark.wire.archived import is_archived
 from tidemark.wire.block import Block, Columns, DeadLetter, SeriesKey
 from tidemark.wire.message import Message, event_time
 from tidemark.wire.reasons import Reason
@@ -125,12 +126,14 @@ class Redrive:
         writer: Of the raw store, with the settings that the store has.
         tiers_s: Of these.
         decoder: With the limits of now.
+        archived: The same of what was read from archives.
         mapped: By a mapping: those of the stage `mapping`, which are left without it, and what the decoder refuses of others.
     """
 
     writer: Writer
     tiers_s: tuple[int, ...]
     decoder: Decodes
+    archived: Decodes
     mapped: Maps | None = None
 
     def run(self, chosen: Chosen, limit: int | None = None, *, dry: bool = False) -> Iterator[Became]:
@@ -185,7 +188,7 @@ class Redrive:
         block = _together(reads)
         if len(self._spans(block)) > 1:
             raise _TooMuchError
-        self._put(block, lambda connection: self._settle(connection, reads))
+        self._put(block, lambda connection, _: self._settle(connection, reads))
         found = Became()
         for read in reads:
             found = found.plus(_became(read))
@@ -215,10 +218,10 @@ class Redrive:
             return Became()
         return _became(last)._replace(points=written)
 
-    def _put(self, block: Block, also: Callable[[Connection], None]) -> None:
+    def _put(self, block: Block, also: Callable[[Connection, Written], None]) -> None:
         """One transaction."""
         try:
-            self.writer.write_with(block, also)
+            self.writer.write_with(block, also, redriven=True)
         except UnavailableError as error:
             if error.too_much:
                 raise _TooMuchError from None
@@ -267,7 +270,7 @@ class Redrive:
             return _of_rollup(letter)
         if letter.stage == MAPPING and self.mapped is not None:
             return _read(letter, self.mapped.decode if letter.position < 0 else self.mapped.again, now_us)
-        found = _read(letter, self._plainly, now_us)
+        found = _read(letter, partial(self._plainly, letter), now_us)
         if found.refused is None or self.mapped is None or letter.stage == WRITE_RAW:
             return found
         mapped = _read(letter, self.mapped.decode, now_us)
@@ -275,8 +278,9 @@ class Redrive:
         says = mapped.refused is not None or len(mapped.columns.series)
         return mapped if says else found
 
-    def _plainly(self, message: Message, into: Columns, now_us: int) -> int:
-        self.decoder.decode(message, into, now_us)
+    def _plainly(self, letter: Letter, message: Message, into: Columns, now_us: int) -> int:
+        archived = letter.stage != WRITE_RAW and is_archived(letter.message_id)
+        (self.archived if archived else self.decoder).decode(message, into, now_us)
         return 0
 
 
@@ -319,7 +323,7 @@ def _became(read: _Read) -> Became:
     return Became(gone, len(read.columns.series), read.filtered, 1 - gone)
 
 
-def _hold(letter: Letter, connection: Connection) -> None:
+def _hold(letter: Letter, connection: Connection, _written: Written) -> None:
     """The letter is there still, and stays until the transaction ends: nobody removes it, and its points, meanwhile."""
     if connection.exec_driver_sql(_HOLD, (letter.id,)).one_or_none() is None:
         raise _RacedError

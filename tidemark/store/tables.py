@@ -19,8 +19,9 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     func,
+    text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSON, JSONB, TIMESTAMP, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, INT8MULTIRANGE, JSON, JSONB, TIMESTAMP, UUID
 
 metadata: Final = MetaData(
     naming_convention={
@@ -113,9 +114,45 @@ marks: Final = Table(
         server_default="false",
         comment="owes a window that was settled early its last look, not a change of the points",
     ),
+    Column("import_id", BigInteger, comment="of an archive that is being loaded: due at once when it is"),
     Index("marks_ready_at_idx", "ready_at"),
     Index("marks_tier_s_window_from_idx", "tier_s", "window_from"),
+    Index("marks_import_id_idx", "import_id", postgresql_where=text("import_id IS NOT NULL")),
 )
+
+imports: Final = Table(
+    "imports",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True, doc="of a part of an archive"),
+    Column("file", Text(collation="C"), nullable=False, doc="its path or address"),
+    Column("part", BigInteger, nullable=False, comment="where in the file it begins, in bytes or groups of rows"),
+    Column("fingerprint", Text, nullable=False, comment="of the file with which it was begun"),
+    Column("started_at", _Time, nullable=False, server_default=func.clock_timestamp(), doc="when it was begun"),
+    Column("finished_at", _Time, comment="null: not yet"),
+    Column(
+        "done",
+        INT8MULTIRANGE,
+        nullable=False,
+        server_default="{}",
+        comment="places in the part whose points are stored",
+    ),
+    *(
+        Column(name, BigInteger, nullable=False, server_default="0", doc=what)
+        for name, what in (
+            ("blocks", "transactions"),
+            ("received", "points, dead letters included, as in the ledger, and so on"),
+            ("inserted", "of these"),
+            ("overwritten", "of these"),
+            ("ignored", "of these"),
+            ("dead_lettered", "of these"),
+        )
+    ),
+    Column(
+        "filtered", BigInteger, nullable=False, server_default="0", comment="values of which a mapping made nothing"
+    ),
+    UniqueConstraint("file", "part"),
+)
+"""How far archives are loaded; see `tidemark.store.imports`."""
 
 dead_letters: Final = Table(
     "dead_letters",

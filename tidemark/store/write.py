@@ -5,33 +5,23 @@ A block may be written any number of times, in any order, by anyone.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from sqlalchemy import Connection, Engine
 
 from tidemark.errors import MisconfiguredError, RefusedError, UnavailableError
 from tidemark.failpoints import reach
-from tidemark.settings import Values
 from tidemark.store import agreement, dead_letters
 from tidemark.store.connection import transaction
+from tidemark.store.owing import Owes, Policy, live_marks
 from tidemark.store.reach import TransactionReach, in_halves, in_spans
 from tidemark.store.series import SeriesCache
 from tidemark.store.upsert import Habit, put_points
 from tidemark.wire.block import Block, DeadLetter, Winners, winners
-from tidemark.wire.summary import MICROSECONDS, POINT, Points
-
-SERIES_A_WINDOW: Final = 64
-"""Up to this many series of one past window are marked one by one; above, the whole window is."""
-
-_MARK: Final = """
-INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at)
-SELECT %s, to_timestamp(f), to_timestamp(t), s,
-       greatest(to_timestamp(t) + %s * interval '1 second', clock_timestamp() + %s * interval '1 second')
-FROM unnest(CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS integer[])) AS m(f, t, s)"""
+from tidemark.wire.summary import POINT, Points
 
 _GOOD_SERIES: Final = """
 INSERT INTO series (project, source, metric) VALUES ('tidemark', 'good', gen_random_uuid()::text) RETURNING series_id"""
@@ -39,31 +29,6 @@ INSERT INTO series (project, source, metric) VALUES ('tidemark', 'good', gen_ran
 _LEDGER: Final = f"""
 INSERT INTO ledger (received, redriven, inserted, overwritten, ignored, dead_lettered) VALUES (%s, %s, %s, %s, %s, %s)
 RETURNING (SELECT json_build_array(project, source, metric) FROM series WHERE series_id = %s), {agreement.KEPT}"""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """When windows become due: the base tier's length, the horizon and the debounce, in seconds."""
-
-    base_s: int
-    horizon_s: float
-    debounce_s: float
-
-    @classmethod
-    def of(cls, values: Values) -> Policy:
-        """What settings give."""
-        return cls(values.tiers_s[0], values.horizon_s, values.debounce_s)
-
-    def check(self, kept: list[Any] | None) -> None:
-        """Hold it against what the store keeps, as `agreement.KEPT` gives it.
-
-        Raises:
-            MisconfiguredError: it was changed.
-        """
-        found = agreement.kept_as(kept)
-        if found is not None and found.tiers_s[0] != self.base_s:
-            agreement.check(kept, tiers_s=(self.base_s,))
-        agreement.check(kept, horizon_s=self.horizon_s, debounce_s=self.debounce_s)
 
 
 @dataclass(frozen=True)
@@ -112,6 +77,8 @@ class Writer:
     pool: Engine
     series: SeriesCache
     policy: Policy
+    owe: Owes = live_marks
+    """Makes the marks of points in their transaction."""
     habit: Habit = field(default_factory=Habit)
     reach_of: TransactionReach = field(default_factory=TransactionReach)
 
@@ -128,12 +95,13 @@ class Writer:
         parts = in_spans(block, self.reach_of.seconds(self.pool))
         return together([self._write_part(part) for part in parts])
 
-    def write_with(self, block: Block, also: Callable[[Connection], None]) -> Written:
-        """Write points out of dead letters, in one transaction with what becomes of those.
+    def write_with(self, block: Block, also: Callable[[Connection, Written], None], *, redriven: bool) -> Written:
+        """Write a block in one transaction with something else.
 
         Args:
-            block: Without dead letters; or with no points.
-            also: Called in the transaction; what it raises undoes all of it.
+            block: It may have no points.
+            also: Called last in the transaction; what it raises undoes all of it.
+            redriven: The points come out of dead letters, and were received before.
 
         Raises:
             RefusedError: the database refuses one of the points; nothing was written.
@@ -141,7 +109,7 @@ class Writer:
         """
         while True:
             try:
-                return self._write_once(block, also)
+                return self._write_once(block, also, redriven=redriven)
             except _StaleSeriesError:
                 self.series.forget()
 
@@ -220,7 +188,7 @@ class Writer:
                 won = Winners(point, [b'{"good":true}'], np.zeros(1, np.intp), tied=False)
                 for _ in range(2):  # copied in, and then merged
                     put_points(connection, won, Habit())
-                self._put_marks(connection, point)
+                self.owe(connection, point, self.policy)
                 dead_letters.put(connection, [letter])
                 connection.exec_driver_sql(_LEDGER, (2, 0, 1, 0, 0, 1, None))
                 connection.get_transaction().rollback()  # type: ignore[union-attr]  # there is one
@@ -237,7 +205,9 @@ class Writer:
             except _StaleSeriesError:
                 self.series.forget()
 
-    def _write_once(self, block: Block, also: Callable[[Connection], None] | None = None) -> Written:
+    def _write_once(
+        self, block: Block, also: Callable[[Connection, Written], None] | None = None, *, redriven: bool = False
+    ) -> Written:
         generation = self.series.generation
         ids = np.array(self.series.ids(block.keys), np.int32)
         numbered = block.points.copy()
@@ -247,10 +217,10 @@ class Writer:
             if self.series.generation != generation:
                 raise _StaleSeriesError
             inserted, overwritten = put_points(connection, won, self.habit) if len(won.points) else (0, 0)
-            self._put_marks(connection, won.points)
+            self.owe(connection, won.points, self.policy)
             dead_letters.put(connection, block.dead_letters)
             ignored = len(block.points) - inserted - overwritten
-            came = (block.received, 0) if also is None else (0, len(block.points))
+            came = (0, len(block.points)) if redriven else (block.received, 0)
             counts = (*came, inserted, overwritten, ignored, block.received - len(block.points))
             newest = int(ids.argmax()) if len(ids) else None
             number = None if newest is None else int(ids[newest])
@@ -258,50 +228,9 @@ class Writer:
             self.policy.check(kept)
             if newest is not None and name != list(block.keys[newest]):
                 raise _StaleSeriesError
+            written = Written(won.points, inserted, overwritten, ignored, block.dead_letters)
             if also is not None:
-                also(connection)
+                also(connection, written)
             reach("raw.written")
         reach("raw.committed")
-        return Written(won.points, inserted, overwritten, ignored, block.dead_letters)
-
-    def _put_marks(self, connection: Connection, points: Points) -> None:
-        if len(points):
-            past = time.time() - self.policy.horizon_s
-            starts, ends, series = marks(points, self.policy.base_s, past)
-            connection.exec_driver_sql(
-                _MARK,
-                (self.policy.base_s, self.policy.horizon_s, self.policy.debounce_s, starts, ends, series),
-            )
-
-
-def marks(points: Points, base_s: int, past_s: float) -> tuple[list[int], list[int], list[int | None]]:
-    """The windows that points touch, as (from, to, series number or None for all), times in seconds since 1970.
-
-    A window that ended after `past_s` is marked whole. One that ended before was settled already: only the series
-    that came late are marked, adjacent windows of one series as one range, unless they are so many that the whole
-    window is cheaper.
-
-    Args:
-        points: Sorted by (series_id, event_time), dtype `POINT`.
-        base_s: Length of a base window in seconds.
-        past_s: Windows that end before this second are past their horizon.
-    """
-    window = points["event_time"] // (base_s * MICROSECONDS)
-    new = np.ones(len(points), bool)
-    new[1:] = (points["series_id"][1:] != points["series_id"][:-1]) | (window[1:] != window[:-1])
-    window, series = window[new], points["series_id"][new]  # each (series, window) once
-    distinct, place, counts = np.unique(window, return_inverse=True, return_counts=True)
-    whole = ((distinct + 1) * base_s > past_s) | (counts > SERIES_A_WINDOW)
-    starts = (distinct[whole] * base_s).tolist()
-    ends = [start + base_s for start in starts]
-    owners: list[int | None] = [None] * len(starts)
-    single = ~whole[place]
-    window, series = window[single], series[single]
-    if len(window):
-        first = np.ones(len(window), bool)
-        first[1:] = (series[1:] != series[:-1]) | (window[1:] != window[:-1] + 1)
-        last = np.append(first[1:], True)
-        starts += (window[first] * base_s).tolist()
-        ends += ((window[last] + 1) * base_s).tolist()
-        owners += series[first].tolist()
-    return starts, ends, owners
+        return written

@@ -73,13 +73,13 @@ def _is_base64(text: bytes) -> bool:
     return False
 
 
+_WIDE: Final = "UTF-16 or UTF-32 without a byte order mark; send UTF-8"
 _LOOKS_LIKE: Final[tuple[tuple[Callable[[bytes], Any], str], ...]] = (
     (lambda start: start[:1] == b"<", "XML or HTML; a body is JSON"),
-    (lambda start: b"\x00" in start[:4], "UTF-16 or UTF-32 without a byte order mark; send UTF-8"),
+    (lambda start: b"\x00" in start[:4], _WIDE),
     (_is_base64, "base64; the body is the JSON itself"),
     (lambda start: _LINE_PROTOCOL.fullmatch(start[:256].split(b"\n")[0]), "InfluxDB's line protocol; a body is JSON"),
     (_FORM.fullmatch, "a form; a body is JSON"),
-    (_SINGLE_QUOTES.match, "the repr of a program's object; in JSON names and texts stand in double quotes"),
 )
 
 
@@ -91,6 +91,10 @@ def of_text(text: bytes, said: str) -> str:
         said: What the parser says.
     """
     start = text[:_LOOKED_AT_BYTES].lstrip()
+    if start[:1] in (b"{", b"["):
+        if _SINGLE_QUOTES.match(start):
+            return "this looks like the repr of a program's object; in JSON names and texts stand in double quotes"
+        return f"this looks like {_WIDE}" if b"\x00" in start[:4] else said
     packed = next((name for magic, name in _MAGIC if start.startswith(magic)), None)
     if packed in _TAKEN:
         return f"this looks like {packed}: say so in the attribute content_encoding"

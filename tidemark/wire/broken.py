@@ -16,7 +16,7 @@ from tidemark.wire.body import BODY, MISSING, POINT, UNREADABLE, Body, Point, ch
 from tidemark.wire.cut import AFTER_POINTS, Cutter, Piece, before_points
 from tidemark.wire.message import Message
 from tidemark.wire.reasons import Reason, RejectedError
-from tidemark.wire.refused import Refused
+from tidemark.wire.refused import Refused, letter_of
 
 _ADVISED_BYTES: Final = 32 << 10
 _ADVICE_BYTES: Final = 1 << 10
@@ -119,7 +119,7 @@ class OneByOne:
             self._add_batch(piece, partial(_itself, rejected))
             return True
         except UNREADABLE as error:
-            self._add_batch(piece, partial(_why_unreadable, self._with_project(piece.text), error))
+            self._add_batch(piece, partial(_why_unreadable, piece.text, error, self._project))
             return self._refused.malformed(len(self._into.series) - self._held, _A_BATCH)
         before = before_points(piece.head)
         for at in range(0, len(piece.points), 2):
@@ -156,24 +156,43 @@ class OneByOne:
             return self._unreadable(position, text, error, before)
         return True
 
-    def _with_project(self, text: bytes) -> bytes:
-        """An object with the message's project, which is not what is wrong with it; its own comes later, and counts."""
-        if self._project is None or not text.startswith(b"{") or text[1:].lstrip().startswith(b"}"):
-            return text
-        return b'{"project":%b,%b' % (msgspec.json.encode(self._project), text[1:])
-
     def _unreadable(self, position: int, text: bytes, error: Exception, before: bytes = b"") -> bool:
         self._advised_left -= max(len(text), _ADVICE_BYTES)
         if self._advised_left >= 0:
-            why = partial(_why_unreadable, self._with_project(before + text + AFTER_POINTS if before else text), error)
+            why = partial(_why_unreadable, before + text + AFTER_POINTS if before else text, error, self._project)
         else:
             why = partial(rejection, error)
         self._refused.add(position, text, why, before=before)
         return self._refused.malformed(len(self._into.series) - self._held)
 
 
+def at_once(message: Message, error: Exception) -> DeadLetter | None:
+    """The dead letter of a message whose text is one broken object for sure; None: it needs a closer look.
+
+    The same that `OneByOne` makes of it, in a fifth of the time.
+
+    Args:
+        message: Whose data is its text.
+        error: Why it is no body.
+    """
+    text = message.data
+    if (
+        text[:1] != b"{"
+        or text[-1:] != b"}"
+        or len(text) > _ADVISED_BYTES
+        or text.translate(None, _NO_BRACKETS) != b"{}"
+    ):
+        return None
+    if type(error) is msgspec.DecodeError and b"NaN" not in text and b"Infinity" not in text:
+        return letter_of(message, -1, Reason.NOT_JSON, advice.of_text(text, str(error)))
+    rejected = _why_unreadable(text, error, message.attributes.get("project"))
+    return letter_of(message, -1 if rejected.reason is Reason.NOT_JSON else 0, rejected.reason, rejected.detail)
+
+
 def as_utf8(text: bytes) -> bytes:
     """Text without its byte order mark; some senders write one, and some of them UTF-16 or UTF-32 after it."""
+    if text[:1] == b"{":
+        return text
     encoding = next((name for mark, name in _MARKS.items() if text.startswith(mark)), None)
     if encoding is None:
         return text
@@ -191,9 +210,9 @@ def _mask_constants(text: bytes) -> tuple[bytes, bytes]:
     Returns:
         The text, and the token, which the text did not have.
     """
-    token = uuid.uuid4().hex.encode()
     if b"NaN" not in text and b"Infinity" not in text:
-        return text, token
+        return text, b""
+    token = uuid.uuid4().hex.encode()
 
     def mask(match: re.Match[bytes]) -> bytes:
         found = match[0]
@@ -202,21 +221,30 @@ def _mask_constants(text: bytes) -> tuple[bytes, bytes]:
     return _STRING_OR_CONSTANT.sub(mask, text), token
 
 
-def _why_unreadable(piece: bytes, error: Exception) -> RejectedError:
-    """The reason for a body of one point; a NaN is a bad value and not a broken text."""
+def _why_unreadable(piece: bytes, error: Exception, project: str | None) -> RejectedError:
+    """The reason for a body of one point, with the message's project; a NaN is a bad value and not a broken text."""
     if isinstance(error, RejectedError):
-        return RejectedError(error.reason, advice.of_shape(piece, error.detail)) if error.detail == MISSING else error
+        if error.detail != MISSING:
+            return error
+        return RejectedError(error.reason, advice.of_shape(_with_project(piece, project), error.detail))
     masked, token = _mask_constants(piece)
-    if masked == piece:
-        return _advised(piece, error)
+    if masked is piece:
+        return _advised(piece, error, project)
     try:
         BODY.decode(masked)
     except UNREADABLE as closer:
-        found = _advised(masked, closer)
+        found = _advised(masked, closer, project)
         if token.decode() in found.detail:
             return RejectedError(found.reason, "NaN and Infinity are no numbers that JSON knows; leave it out")
         return found
     return RejectedError(Reason.BAD_ATTRIBUTES, "NaN and Infinity are no numbers that JSON knows; leave them out")
+
+
+def _with_project(text: bytes, project: str | None) -> bytes:
+    """An object with the message's project, which is not what is wrong with it; its own comes later, and counts."""
+    if project is None or not text.startswith(b"{") or text[1:].lstrip().startswith(b"}"):
+        return text
+    return b'{"project":%b,%b' % (msgspec.json.encode(project), text[1:])
 
 
 _MARKS: Final = {  # the longer first: UTF-32's begins with UTF-16's
@@ -227,6 +255,7 @@ _MARKS: Final = {  # the longer first: UTF-32's begins with UTF-16's
     codecs.BOM_UTF8: "utf-8-sig",
 }
 _STRING_OR_CONSTANT: Final = re.compile(rb'"[^"\\]*+(?:\\[\x00-\xff][^"\\]*+)*+(?:"|\Z)|-?Infinity\b|\bNaN\b')
+_NO_BRACKETS: Final = bytes(sorted({*range(256)} - {*b"{}[]\n"}))
 _FIELD_REASONS: Final = {
     "event_time": Reason.BAD_EVENT_TIME,
     "value": Reason.BAD_VALUE,
@@ -255,11 +284,12 @@ def rejection(error: Exception) -> RejectedError:
     return RejectedError(Reason.WRONG_SHAPE, text)
 
 
-def _advised(piece: bytes, error: Exception) -> RejectedError:
+def _advised(piece: bytes, error: Exception, project: str | None) -> RejectedError:
     """The same in the sender's words."""
     found = rejection(error)
-    say = advice.of_text if found.reason is Reason.NOT_JSON else advice.of_shape
-    return RejectedError(found.reason, say(piece, found.detail))
+    if found.reason is Reason.NOT_JSON:
+        return RejectedError(found.reason, advice.of_text(piece, found.detail))
+    return RejectedError(found.reason, advice.of_shape(_with_project(piece, project), found.detail))
 
 
 def _itself(rejected: RejectedError) -> RejectedError:

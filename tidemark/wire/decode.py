@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET, DecodeError, ValidationError
 
+from tidemark.wire import broken
 from tidemark.wire.block import Columns, SeriesKey
 from tidemark.wire.body import BODIES, BODY, MISSING, NO_PROJECT, UNREADABLE, Body, Point, check_head, named
 from tidemark.wire.broken import OneByOne
@@ -78,23 +79,18 @@ class Decoder:
             self.decode(message, into, now_us)
 
     def _accept_plain(self, messages: Sequence[Message], into: Columns, now_us: int) -> Sequence[Message]:
-        """Append the points of messages that are one good point or batch each; returns the others."""
-        decode = BODY.decode
-        others: list[Message] = []
+        """Append what is in messages that are one good point or batch each, or cannot be one; returns the others."""
         texts = [message.data for message in messages]
         if max(map(len, texts)) > self.limits.max_message_bytes:
             return messages
-        try:
-            items = [*map(decode, texts)]
-        except UNREADABLE:
-            items, readable = [], []
-            for message in messages:
-                try:
-                    items.append(decode(message.data))
-                    readable.append(message)
-                except UNREADABLE:
-                    others.append(message)
-            messages = readable
+        items, unreadable = _read(texts)
+        others: list[Message] = []
+        if unreadable:
+            readable = bytearray(b"\x01") * len(messages)
+            for place, error in unreadable:
+                readable[place] = 0
+                self._refuse(messages[place], error, into, now_us)
+            messages = [*compress(messages, readable)]
         if items and not self._append_singles(items, messages, into, now_us):
             good = [self._is_plain(item, message, now_us) for item, message in zip(items, messages, strict=True)]
             for item, message, is_good in zip(items, messages, good, strict=True):
@@ -104,6 +100,14 @@ class Decoder:
             if items and not self._append_singles(items, messages, into, now_us):
                 others += messages
         return others
+
+    def _refuse(self, message: Message, error: Exception, into: Columns, now_us: int) -> None:
+        """Take a message that is no body; it may be several, or packed, all the same."""
+        letter = None if "content_encoding" in message.attributes else broken.at_once(message, error)
+        if letter is None:
+            self.decode(message, into, now_us)
+        else:
+            into.dead_letters.append(letter)
 
     def _accept_batch(self, item: Body, message: Message, into: Columns, now_us: int) -> bool:
         """Append the points of a batch; False: it is none, or not good, and nothing was appended."""
@@ -131,14 +135,25 @@ class Decoder:
         )
 
     def _append_singles(self, items: list[Body], messages: Sequence[Message], into: Columns, now_us: int) -> bool:
-        """Append points; False: one of them is no plain point, or not good, and nothing was appended."""
-        batches = [item.points for item in items].count(UNSET) < len(items)
-        if batches or any(["content_encoding" in message.attributes for message in messages]):  # noqa: C419  # faster
+        """Append points of a message each; False: one of them is no plain point, or not good, and nothing was appended."""
+        if any(["content_encoding" in message.attributes for message in messages]):  # noqa: C419  # faster
+            return False
+        return self.append_points(items, array("q", [message.publish_time for message in messages]), into, now_us)
+
+    def append_points(self, items: Sequence[Body], published: array[int], into: Columns, now_us: int) -> bool:
+        """Append points as columns; False: one of them is a batch, or not good, and nothing was appended.
+
+        Args:
+            items: At least one.
+            published: Their publish times in microseconds since 1970.
+            into: Filled in place.
+            now_us: The clock in microseconds, from which the retention is counted.
+        """
+        if [item.points for item in items].count(UNSET) < len(items):
             return False
         micros = _micros([item.event_time for item in items])
         if micros is None:
             return False
-        published = array("q", [message.publish_time for message in messages])
         ahead = micros - np.frombuffer(published, np.int64)
         earliest = now_us - self.limits.retention_us if self.limits.retention_us else 0
         if int(ahead.max()) > self.limits.max_future_us or int(micros.min()) < earliest:
@@ -157,7 +172,7 @@ class Decoder:
         into.value.frombytes(values.tobytes())
         return True
 
-    def _numbers(self, items: list[Body], into: Columns) -> list[int]:
+    def _numbers(self, items: Sequence[Body], into: Columns) -> list[int]:
         """The numbers of points' series.
 
         Raises:
@@ -199,6 +214,18 @@ class Decoder:
             into.truncate(held)
             return False
         return len(into.series) > held
+
+    def accept_lines(self, message: Message, text: bytes, into: Columns, now_us: int) -> None:
+        """Append points and batches, one a line.
+
+        Raises:
+            RejectedError, msgspec.DecodeError, UnicodeDecodeError, RecursionError: not all of it is right; some of it may
+                have been appended.
+        """
+        for item in BODY.decode_lines(text):
+            if item.project is NO_PROJECT:
+                named(item, message.attributes.get("project"))
+            self.accept(item, into, message.publish_time, now_us)
 
     def accept(self, item: Body, into: Columns, publish_time: int, now_us: int) -> None:
         """Append the point or points of one body."""
@@ -301,6 +328,20 @@ def _micros(stated: list[Any]) -> npt.NDArray[np.int64] | None:
     if int(found.min()) < LEAST_MS or int(found.max()) > _LAST_MS:
         return None
     return found * 1000
+
+
+def _read(texts: list[bytes]) -> tuple[list[Body], list[tuple[int, Exception]]]:
+    """What each text says, if it is one body, and the places of those that are not, with the reason."""
+    items: list[Body] = []
+    unreadable: list[tuple[int, Exception]] = []
+    bodies = map(BODY.decode, texts)
+    while True:
+        try:
+            items.extend(bodies)  # keeps what came before an error, and goes on behind it
+        except UNREADABLE as error:
+            unreadable.append((len(items) + len(unreadable), error.with_traceback(None)))
+        else:
+            return items, unreadable
 
 
 def _parse(text: bytes) -> list[Body]:

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     BAD_EVENT_TIME = "bad_event_time"
     EVENT_TIME_IN_FUTURE = "event_time_in_future"
     OLDER_THAN_RETENTION = "older_than_retention"
+    BAD_PUBLISH_TIME = "bad_publish_time"
     BAD_VALUE = "bad_value"
     BAD_ATTRIBUTES = "bad_attributes"
     ATTRIBUTES_TOO_LARGE = "attributes_too_large"

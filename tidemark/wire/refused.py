@@ -135,13 +135,18 @@ class Refused:
 
 def whole(message: Message, rejected: RejectedError, stage: str = STAGE) -> DeadLetter:
     """The dead letter of a message of which no element could be read."""
+    return letter_of(message, -1, rejected.reason, rejected.detail, stage)
+
+
+def letter_of(message: Message, position: int, reason: Reason, detail: str, stage: str = STAGE) -> DeadLetter:
+    """The dead letter of a message with all its data."""
     return DeadLetter(
         message.message_id,
-        -1,
+        position,
         message.data,
         dict(message.attributes),
         stage,
-        rejected.reason,
-        rejected.detail[:DETAIL_CHARACTERS],
+        reason,
+        detail[:DETAIL_CHARACTERS],
         message.publish_time,
     )

@@ -1,0 +1,150 @@
+"""Which parts of which files are to be loaded."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from apache_beam.io.filesystem import BeamIOError
+from apache_beam.io.filesystems import FileSystems
+
+from tidemark.archive.damage import DamagedError
+from tidemark.archive.identity import fingerprint
+from tidemark.archive.kinds import HEAD_BYTES, kind_of
+from tidemark.archive.parts import Part, parts_of
+from tidemark.archive.peek import exactly
+from tidemark.errors import MisconfiguredError, UsageError
+from tidemark.store.imports import Known
+from transforms.archive import STANDARD, STANDARD_INPUT, ArchivePart, opened
+
+_PATTERN: Final = ("*", "?", "[")
+_SCHEME: Final = "://"
+
+
+class Archive(NamedTuple):
+    """A file that is to be loaded.
+
+    Attributes:
+        file: Its path or address.
+        size: Bytes; None: not known.
+        parts: It, in parts.
+    """
+
+    file: str
+    size: int | None
+    parts: list[ArchivePart]
+
+    @property
+    def name(self) -> str:
+        """By which it is remembered."""
+        return self.parts[0].name
+
+    @property
+    def fingerprint(self) -> str:
+        """Of its content."""
+        return self.parts[0].fingerprint
+
+
+def planned(given: Sequence[str], *, remote: bool) -> list[Archive]:
+    """What the files that were given are, each once.
+
+    Args:
+        given: Paths, patterns, addresses; `-` for standard input.
+        remote: They are read on other machines.
+
+    Raises:
+        UsageError: there is no such file, or it cannot be read here.
+        MisconfiguredError: it is nothing that can be loaded.
+        DamagedError: of Parquet, its end cannot be read.
+    """
+    found = list(dict.fromkeys(file for one in given for file in _matching(one)))
+    if remote and (here := next((file for file in found if _SCHEME not in file), None)):
+        raise UsageError(f"{here} is on this machine, and is to be read on others: put it into a bucket.")
+    return [_archive(file) for file in found]
+
+
+def unfinished(
+    archives: Iterable[Archive], known: Iterable[Known], *, again: bool
+) -> Iterator[tuple[Archive, Known | None]]:
+    """Each file, with what is known of it when all of it is loaded.
+
+    Raises:
+        UsageError: one of them has changed since it was begun, and is not to be loaded again.
+    """
+    of = {one.file: one for one in known}
+    for archive in archives:
+        before = of.get(archive.name)
+        if before is not None and before.fingerprint != archive.fingerprint and not again:
+            raise UsageError(
+                f"{archive.file} has changed since it was loaded on {before.started_at:%Y-%m-%d}: give --again to load it"
+                " from its beginning; what is stored is not stored twice."
+            )
+        done = before is not None and before.through and before.parts == len(archive.parts) and not again
+        yield archive, before if done else None
+
+
+def _matching(given: str) -> Iterator[str]:
+    if given == STANDARD_INPUT:
+        yield given
+    elif _SCHEME in given:
+        try:
+            (match,) = FileSystems.match([given])
+        except (BeamIOError, ValueError) as error:
+            raise UsageError(f"{given} cannot be found: {error}") from None
+        files = sorted(one.path for one in match.metadata_list)
+        if not files:
+            raise UsageError(f"{given} is not there.")
+        yield from files
+    else:
+        yield from _here(given)
+
+
+def _here(given: str) -> Iterator[str]:
+    is_pattern = any(one in given for one in _PATTERN) and not Path(given).exists()
+    found = sorted(glob.glob(given, recursive=True)) if is_pattern else [given]  # noqa: PTH207  # a Path has no absolute patterns
+    files = [file for file in map(Path, found) if not (is_pattern and file.is_dir())]
+    if not files:
+        raise UsageError(f"No file matches {given}.")
+    for file in files:
+        if file.is_dir():
+            raise UsageError(f"{file} is a directory: give its files, such as '{file / '*'}'.")
+        if not file.exists():
+            raise UsageError(f"{file} is not there.")
+        yield str(file.resolve())
+
+
+def _archive(file: str) -> Archive:
+    if file == STANDARD_INPUT:
+        head = STANDARD.head()
+        digest = hashlib.sha256(head).hexdigest()
+        try:
+            kind = kind_of(file, head)
+        except MisconfiguredError as error:
+            raise MisconfiguredError(f"Standard input: {error}") from None
+        part = ArchivePart(file, f"standard input {digest[:16]}", digest, kind, Part(0, 0, None), None)
+        return Archive(file, None, [part])
+    with opened(file) as source:
+        try:
+            kind = kind_of(file, exactly(source, HEAD_BYTES))
+            size = source.seek(0, os.SEEK_END)
+            source.seek(0)
+            parts = parts_of(kind, size, source)
+            identity = fingerprint(source, size)
+        except (MisconfiguredError, DamagedError) as error:
+            raise (
+                type(error)(f"{file}: {error}")
+                if isinstance(error, MisconfiguredError)
+                else UsageError(f"{file}: {error}.")
+            ) from None
+        except OSError as error:
+            raise UsageError(f"{file} cannot be read: {error.strerror or error}.") from None
+    made = [ArchivePart(file, file, identity, kind, part, _bytes(part, size, len(parts))) for part in parts]
+    return Archive(file, size, made)
+
+
+def _bytes(part: Part, size: int | None, parts: int) -> int | None:
+    return part.end - part.start if parts > 1 and part.end is not None else size

@@ -1,0 +1,70 @@
+"""Options of `pipelines.backfill`, and the files it is given."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Final
+
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines.options import Parser, check_runner, known_parser, public
+from tidemark.errors import UsageError
+from tidemark.settings import BACKFILL, INGEST, Values, flag, read, refuse_unknown, require
+
+_OURS: Final = {setting.name: setting for setting in BACKFILL}
+_OTHERS: Final = frozenset(setting.name for setting in INGEST) - _OURS.keys()
+_BEAM_HAS: Final = frozenset({"dry_run"})
+"""As an option of Dataflow's, which means something else; it never gets so far."""
+_TRUE: Final = ("true", "false", "1", "0")
+
+
+class BackfillOptions(PipelineOptions):
+    """The settings that only a backfill has, as pipeline options."""
+
+    @classmethod
+    def _add_argparse_args(cls, parser: argparse.ArgumentParser) -> None:
+        for name in _OURS.keys() - {setting.name for setting in INGEST} - _BEAM_HAS:
+            parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+
+
+def parse(argv: Sequence[str]) -> tuple[PipelineOptions, Values, list[str]]:
+    """Beam's options, Tidemark's checked values, and the files.
+
+    Raises:
+        UsageError: an option is unknown, missing or wrong, or there is no file.
+    """
+    arguments = _spelt(argv)
+    files = [one for one in known_parser().parse_known_args(arguments)[1] if one == "-" or not one.startswith("-")]
+    known_parser().refuse_unknown([one for one in arguments if one not in files])
+    refuse_unknown()
+    parser = Parser(add_help=False, allow_abbrev=False)
+    for setting in BACKFILL:
+        parser.add_argument(f"--{setting.name}")
+    own, beams = parser.parse_known_args([one for one in arguments if one not in files])
+    if other := next((one for one in beams if one[2:].partition("=")[0] in _OTHERS), None):
+        raise UsageError(f"{other.partition('=')[0]} is an option of pipelines.ingest, and means nothing here.")
+    if not files:
+        raise UsageError("A file is missing: give paths, patterns such as 'old/*.jsonl.zst', gs:// addresses, or -.")
+    values = read(BACKFILL, vars(own))
+    options = PipelineOptions([*beams, *public(values, [one for one in BACKFILL if one.name not in _BEAM_HAS])])
+    if not values.dry_run:
+        require(values, "rollup_dataset")
+        check_runner(options, values, streaming=False)
+    return options, values, files
+
+
+def _spelt(argv: Sequence[str]) -> list[str]:
+    """Our own options as Beam spells them: `--dry-run` is `--dry_run=true`."""
+    made = []
+    for place, argument in enumerate(argv):
+        name, equals, value = argument[2:].partition("=") if argument.startswith("--") else ("", "", "")
+        name = name.replace("-", "_")
+        setting = _OURS.get(name)
+        if setting is None:
+            made.append(argument)
+        elif setting.parse is flag and not equals and (argv[place + 1 : place + 2] or ("",))[0] not in _TRUE:
+            made.append(f"--{name}=true")
+        else:
+            made.append(f"--{name}{equals}{value}")
+    return made

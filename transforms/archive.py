@@ -1,0 +1,189 @@
+"""What travels between the stages that load archives, and what a process that loads one knows of it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Final, Self, cast
+
+from apache_beam.coders import PickleCoder, registry
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
+from apache_beam.io.filesystems import FileSystems
+
+from tidemark.archive.chunk import LongLine
+from tidemark.archive.kinds import Kind
+from tidemark.archive.parts import Part
+from tidemark.archive.peek import peeked
+from tidemark.errors import UsageError
+from tidemark.wire.block import Block
+
+STANDARD_INPUT: Final = "-"
+
+
+@dataclass(frozen=True)
+class ArchivePart:
+    """A part of a file that is to be loaded.
+
+    Attributes:
+        file: Its path or address; `-`: standard input.
+        name: By which it is remembered.
+        fingerprint: Of the file.
+        kind: What it is.
+        part: Which part.
+        size: Bytes of the part, as stored; None: not known.
+    """
+
+    file: str
+    name: str
+    fingerprint: str
+    kind: Kind
+    part: Part
+    size: int | None
+
+
+@dataclass(frozen=True)
+class ArchiveText:
+    """Lines of a part, or what was the last of it.
+
+    Attributes:
+        of: The part.
+        data: JSON texts, one a line.
+        begin, end: Where in the part they stand.
+        line: The number of the first, if it is known.
+        long: Lines there that are too long.
+        through: Nothing follows; False: something does, or it could not be read.
+        last: No more comes of the part.
+    """
+
+    of: ArchivePart
+    data: bytes
+    begin: int
+    end: int
+    line: int | None = None
+    long: tuple[LongLine, ...] = ()
+    through: bool = False
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class ArchiveBlock:
+    """Points of a part, and where they stood; the others as in `ArchiveText`."""
+
+    of: ArchivePart
+    block: Block
+    begin: int
+    end: int
+    filtered: int = 0
+    through: bool = False
+    last: bool = False
+
+
+for _kind in (ArchivePart, ArchiveText, ArchiveBlock):
+    registry.register_coder(_kind, PickleCoder)
+
+
+@dataclass
+class Loading:
+    """What this process loads; safe between threads.
+
+    Attributes:
+        stopping: No more is read; what was read is stored.
+        damage: Sentences, of each place in a file that could not be read.
+        read: Bytes of files that were read, as stored.
+    """
+
+    stopping: threading.Event = field(default_factory=threading.Event)
+    damage: list[str] = field(default_factory=list)
+    read: int = 0
+    _allowed: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self) -> None:
+        """Forget what was loaded before."""
+        self.stopping.clear()
+        self.damage.clear()
+        self.read = 0
+
+    def pace(self, points: int, a_second: float) -> None:
+        """Wait as long as `points` take at most so many a second, over all of this process."""
+        if not a_second:
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._allowed = max(now, self._allowed) + points / a_second
+            wait = self._allowed - points / a_second - now
+        if wait > 0:
+            self.stopping.wait(wait)
+
+
+LOADING: Final = Loading()
+
+
+class _Counted:
+    """A file of which it is counted how much was read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        some = self._file.read(size)
+        LOADING.read += len(some)
+        return some
+
+    def readinto(self, buffer: Any) -> int:
+        number = self._file.readinto(buffer)  # type: ignore[attr-defined]  # of those that have it
+        LOADING.read += number or 0
+        return int(number or 0)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+class StandardInput:
+    """What comes in, of which the beginning is looked at first, and all is read once."""
+
+    def __init__(self) -> None:
+        self._file: BinaryIO | None = None
+        self._is_read = False
+
+    def head(self) -> bytes:
+        """The first MiB, or all when that is less."""
+        head, self._file = peeked(self._file or sys.stdin.buffer, 1 << 20)
+        return head
+
+    def open(self) -> BinaryIO:
+        """All of it.
+
+        Raises:
+            UsageError: it was read before.
+        """
+        if self._is_read:
+            raise UsageError("Standard input was read, and cannot be read again: run the same command once more.")
+        self._is_read = True
+        return self._file or sys.stdin.buffer
+
+
+STANDARD: Final = StandardInput()
+
+
+def opened(file: str) -> BinaryIO:
+    """A file here or in a bucket, as it is stored; used as a context it is closed.
+
+    Raises:
+        UsageError: it is not there, or cannot be read.
+    """
+    if file == STANDARD_INPUT:
+        return cast("BinaryIO", _Counted(STANDARD.open()))
+    try:
+        made = FileSystems.open(file, compression_type=CompressionTypes.UNCOMPRESSED)
+    except (BeamIOError, OSError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from None
+    return cast("BinaryIO", _Counted(made))

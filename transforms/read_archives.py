@@ -1,0 +1,102 @@
+"""Reads parts of archives as texts of whole lines, from where the last load came to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+
+from tidemark.archive.damage import DamagedError
+from tidemark.archive.reader import chunks
+from tidemark.logs import log
+from tidemark.retry import until_done
+from tidemark.store.imports import Importing, left
+from transforms.archive import LOADING, ArchivePart, ArchiveText, opened
+from transforms.counters import count
+from transforms.resources import Store
+
+
+@dataclass(eq=False)
+class ReadArchives(beam.PTransform):
+    """Parts of archives to texts of about `chunk_bytes`, in order; what is stored already is passed over.
+
+    Guarantee: a place of a file either comes out, or is done. Of a part that cannot be read to its end, what comes before
+    the damage does, and it is told.
+
+    Args:
+        store: Where it is kept what is done.
+        gather_s: See `tidemark.store.imports`.
+        skip_damaged: Go on behind damage.
+        max_line_bytes: A longer line is a dead letter.
+        chunk_bytes: About so much text at once.
+    """
+
+    store: Store
+    gather_s: float
+    skip_damaged: bool
+    max_line_bytes: int
+    chunk_bytes: int = 1 << 20
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, parts: Any) -> Any:
+        """One ParDo."""
+        return parts | beam.ParDo(_Read(self)).with_output_types(ArchiveText)
+
+
+class _Read(beam.DoFn):
+    def __init__(self, config: ReadArchives) -> None:
+        self._config = config
+
+    def process(self, of: ArchivePart) -> Iterator[ArchiveText]:
+        config = self._config
+        importing = until_done(
+            lambda: Importing.begin(config.store.writer(), of.name, of.part.start, of.fingerprint, config.gather_s),
+            count=count,
+        )
+        end = left(importing.done, _first(of))
+        if importing.finished:
+            yield ArchiveText(of, b"", end, end, through=True, last=True)
+            return
+        through = True
+        with opened(of.file) as file:
+            try:
+                for chunk in chunks(
+                    file,
+                    of.kind,
+                    of.part,
+                    end if importing.done and end > _first(of) else None,
+                    chunk_bytes=config.chunk_bytes,
+                    max_line_bytes=config.max_line_bytes,
+                    skip_damaged=config.skip_damaged,
+                    told=lambda damage: _tell(of, damage, skipped=True),
+                ):
+                    if LOADING.stopping.is_set():
+                        through = False
+                        break
+                    end = chunk.end
+                    count(
+                        "archive_text_bytes", chunk.end - chunk.begin if of.kind.shape != "parquet" else len(chunk.data)
+                    )
+                    if importing.is_done(chunk.begin, chunk.end):
+                        continue
+                    yield ArchiveText(of, chunk.data, chunk.begin, chunk.end, chunk.line, chunk.long)
+            except DamagedError as damage:
+                through = False
+                _tell(of, damage, skipped=False)
+        yield ArchiveText(of, b"", end, end, through=through, last=True)
+
+
+def _first(of: ArchivePart) -> int:
+    """The position where the part begins."""
+    return 0 if of.kind.shape == "parquet" else of.part.start
+
+
+def _tell(of: ArchivePart, damage: DamagedError, *, skipped: bool) -> None:
+    count("archive_damages")
+    told = f"{of.file}: {damage}"
+    LOADING.damage.append(told)
+    log.error("%s. %s", told, "What follows is read." if skipped else "What comes before it is stored.")

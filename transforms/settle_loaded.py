@@ -1,0 +1,83 @@
+"""Settles what is due, rows and all, until nothing is left that was: the end of a load, and of a local run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from threading import Event
+from typing import Any
+
+import apache_beam as beam
+
+from tidemark.retry import until_done
+from transforms.archive import LOADING
+from transforms.counters import count
+from transforms.resources import Store, Warehouse
+from transforms.write_rollups import append
+
+
+@dataclass(eq=False)
+class SettleLoaded(beam.PTransform):
+    """Once for each part of which no more comes, when that is so of all: settles what is due, and appends it to BigQuery.
+
+    Guarantee: as of `Settle` and `WriteRollups`. Windows that are open are settled too where no pipeline does it later.
+    While the database or BigQuery is away it waits.
+
+    Args:
+        store: The raw store.
+        warehouse: BigQuery.
+    """
+
+    store: Store
+    warehouse: Warehouse
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def expand(self, parts: Any) -> Any:
+        """The shuffle is the wait for all parts."""
+        settled = parts | "all parts" >> beam.Reshuffle() | beam.ParDo(_Settle(self)).with_output_types(None)
+        return (settled,) | "settled" >> beam.Flatten()  # see `WriteRollups.expand`
+
+
+class _Settle(beam.DoFn):
+    def __init__(self, config: SettleLoaded) -> None:
+        self._config = config
+
+    def process(self, _part: str) -> Iterator[None]:
+        store, warehouse = self._config.store, self._config.warehouse
+        settle_due(store, warehouse, LOADING.stopping)
+        if not LOADING.stopping.is_set() and not until_done(store.is_read, count=count, give_up=LOADING.stopping):
+            settle_rest(store, warehouse, everything=True)
+        yield from ()
+
+
+def settle_due(store: Store, warehouse: Warehouse, stopping: Event) -> None:
+    """Settle all that is due now; what becomes due meanwhile, as it does beside live traffic, is left."""
+    while not stopping.is_set():
+        began = time.monotonic()
+        found = until_done(lambda: _settle(store, warehouse, everything=False), count=count, give_up=stopping)
+        age_s = until_done(lambda: store.settler().oldest_due_s(), count=count, give_up=stopping)
+        if not found or age_s < time.monotonic() - began:
+            return
+
+
+def settle_rest(store: Store, warehouse: Warehouse, *, everything: bool) -> None:
+    """Settle until nothing is due, or, where nothing is written any more, nothing is owed at all."""
+    while until_done(lambda: _settle(store, warehouse, everything=everything), count=count):
+        pass
+
+
+def _settle(store: Store, warehouse: Warehouse, *, everything: bool) -> bool:
+    """Settle, append and forget, as the pipeline does it; whether there was anything."""
+    found = False
+    settler = store.settler()
+    for settled in settler.due(everything):
+        found = True
+        append(store, warehouse, settled.rows, "settled")
+        settler.forget(settled.mark_ids)
+        count("settled", len(settled.rows))
+        count("corrected", settled.corrected)
+        count("refreshed", settled.refreshed)
+    return found
