@@ -135,7 +135,6 @@ CLUMSY = [
         "gs://bucket/m.jq cannot be read: only the launch of a pipeline reads",
     ),
     (("redrive", "--mapping=/"), 2, "The mapping / cannot be read: Is a directory."),
-    (("edge", "--topic=projects/p/topics/t", "--tokens=file:/", "--mapping=gs://b/m.jq"), 2, "copy it to this machine"),
     (("mapping", "try", "gs://b/m.jq"), 2, "copy it to this machine"),
     (("delete", "--series_project=cams", "--source=\udcff"), 2, "--source is no UTF-8"),
     (("delete", "--series_project=a", "--from=2026-01-02T00:00:00Z", "--to=2026-01-01T00:00:00Z"), 2, "later than"),
