@@ -159,7 +159,17 @@ class Store:
 
     def settler(self) -> Settler:
         """The process's settler."""
-        return _once(("settler", self), lambda: Settler(self._pool(), self.tiers_s, self.horizon_s, self.quantiles))
+        return self.settlers(1)[0]
+
+    def settlers(self, number: int) -> list[Settler]:
+        """As many of the process's, which work beside each other."""
+        return _once(
+            ("settlers", self, number),
+            lambda: [
+                Settler(self._pool(), self.tiers_s, self.horizon_s, self.quantiles, (share, number))
+                for share in range(number)
+            ],
+        )
 
 
 @dataclass(frozen=True)

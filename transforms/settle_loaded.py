@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event
-from typing import Any
+from typing import Any, Final
 
 import apache_beam as beam
 
 from tidemark.retry import until_done
+from tidemark.store.settle import Settler
 from transforms.archive import LOADING
 from transforms.counters import count
 from transforms.resources import Store, Warehouse
 from transforms.write_rollups import append
+
+SETTLERS: Final = 2
+"""Beside each other, of a process: each waits for the database, or for BigQuery, most of the time."""
 
 
 @dataclass(eq=False)
@@ -57,7 +62,7 @@ def settle_due(store: Store, warehouse: Warehouse, stopping: Event) -> None:
     """Settle all that is due now; what becomes due meanwhile, as it does beside live traffic, is left."""
     while not stopping.is_set():
         began = time.monotonic()
-        found = until_done(lambda: _settle(store, warehouse, everything=False), count=count, give_up=stopping)
+        found = until_done(lambda: _settle_beside(store, warehouse), count=count, give_up=stopping)
         age_s = until_done(lambda: store.settler().oldest_due_s(), count=count, give_up=stopping)
         if not found or age_s < time.monotonic() - began:
             return
@@ -65,14 +70,22 @@ def settle_due(store: Store, warehouse: Warehouse, stopping: Event) -> None:
 
 def settle_rest(store: Store, warehouse: Warehouse, *, everything: bool) -> None:
     """Settle until nothing is due, or, where nothing is written any more, nothing is owed at all."""
-    while until_done(lambda: _settle(store, warehouse, everything=everything), count=count):
+    while until_done(lambda: _settle(store, warehouse, store.settler(), everything=everything), count=count):
         pass
 
 
-def _settle(store: Store, warehouse: Warehouse, *, everything: bool) -> bool:
+def _settle_beside(store: Store, warehouse: Warehouse) -> bool:
+    """By several settlers, of which one settles while another one's rows are appended; whether there was anything."""
+    with ThreadPoolExecutor(SETTLERS, "settle") as threads:
+        found = [
+            threads.submit(_settle, store, warehouse, settler, everything=False) for settler in store.settlers(SETTLERS)
+        ]
+        return any([one.result() for one in found])  # noqa: C419  # wait for all
+
+
+def _settle(store: Store, warehouse: Warehouse, settler: Settler, *, everything: bool) -> bool:
     """Settle, append and forget, as the pipeline does it; whether there was anything."""
     found = False
-    settler = store.settler()
     for settled in settler.due(everything):
         found = True
         append(store, warehouse, settled.rows, "settled")

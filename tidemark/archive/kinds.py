@@ -14,8 +14,8 @@ from tidemark.errors import MisconfiguredError
 Packing = Literal["", "gzip", "bzip2", "xz", "zstd"]
 Shape = Literal["lines", "csv", "parquet"]
 
-HEAD_BYTES: Final = 4096
-"""So many first bytes tell all that can be told; a tar file's magic stands at 257."""
+HEAD_BYTES: Final = 1 << 16
+"""So many first bytes tell all that can be told: they have a block of most packings, whose text is looked at, too."""
 _MAGICS: Final[tuple[tuple[bytes, Packing], ...]] = (
     (GZIP, "gzip"),
     (BZIP2, "bzip2"),
@@ -77,7 +77,7 @@ def kind_of(name: str, head: bytes) -> Kind:
 
     Args:
         name: Its path; `-` for standard input.
-        head: Its first 4,096 bytes, or all of it.
+        head: Its first 64 KiB, or all of it.
 
     Raises:
         MisconfiguredError: it is something that is not read here.

@@ -1,7 +1,7 @@
 """The members of packed files: each is one stream, or frame, that can be unpacked by itself.
 
 A member is a generator of text that begins where the packed bytes are and leaves them behind its end. What it gives is
-bounded: no step makes more than about a megabyte, whatever the bytes say.
+bounded: no step makes more than 256 KiB, whatever the bytes say.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from isal import igzip_lib
 
 from tidemark.archive.packed import Packed
 
-TEXT_STEP: Final = 1 << 20
+TEXT_STEP: Final = 1 << 18
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _SKIPPED: Final = range(0x184D2A50, 0x184D2A60)
 """Magic numbers of zstd's frames that hold nothing: RFC 8878, 3.1.2."""
@@ -24,7 +24,7 @@ _MAX_WINDOW: Final = 1 << 27
 """What zstd(1) reads without being asked to read more."""
 _MAX_XZ_MEMORY: Final = 192 << 20
 """xz -9 needs 65 MiB; a dictionary of 128 MiB and what is around it."""
-_BLOCKS: Final = 8
+_BLOCKS: Final = 2
 """So many of zstd's blocks are unpacked at once, each of 128 KiB of text at most."""
 _BLOCK_BYTES: Final = 1 << 17
 _RLE: Final = 1
@@ -53,10 +53,18 @@ class BrokenError(Exception):
 
 
 class Packing(NamedTuple):
-    """How to unpack a member, and the bytes with which one begins."""
+    """How to unpack a member.
+
+    Attributes:
+        member: Gives its text.
+        magic: The bytes with which one begins.
+        held_bytes: Text of a member is to be held until so much more has come without complaint. bzip2 checks blocks of
+            900,000 bytes, once it has given them; what it makes of a broken one may be longer, since runs are packed apart.
+    """
 
     member: Callable[[Packed], Iterator[bytes]]
     magic: bytes
+    held_bytes: int = 1 << 20
 
 
 class _Stream(Protocol):
@@ -220,7 +228,7 @@ XZ: Final = b"\xfd7zXZ\0"
 ZSTD: Final = _ZSTD
 PACKINGS: Final = {
     "gzip": Packing(_gzip, GZIP),
-    "bzip2": Packing(_bzip2, BZIP2),
+    "bzip2": Packing(_bzip2, BZIP2, 4 << 20),
     "xz": Packing(_xz, XZ),
     "zstd": Packing(_zstd, ZSTD),
 }

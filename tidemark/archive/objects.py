@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from json.encoder import encode_basestring
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 quoted: Final[Callable[[str], str]] = encode_basestring
 """A text as a JSON string, which escapes only what it must."""
-_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_DIGITS: Final = re.compile(r"[0-9]+")
+_is_number: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?").fullmatch
+_is_digits: Final = re.compile(r"[0-9]+").fullmatch
 _LINES: Final = str.maketrans("\r\n", "  ")
 """Outside of strings, where alone JSON allows them, both are blanks."""
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
@@ -23,12 +23,12 @@ _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 
 def number(cell: str) -> str:
     """The JSON of a `value`: a number as it is, when JSON knows it as one; else a string."""
-    return cell if _NUMBER.fullmatch(cell) else quoted(cell)
+    return cell if _is_number(cell) else quoted(cell)
 
 
 def moment(cell: str) -> str:
     """The JSON of an `event_time` or `publish_time`: an integer, when all are digits; else a string."""
-    return cell.lstrip("0") or "0" if _DIGITS.fullmatch(cell) else quoted(cell)
+    return cell.lstrip("0") or "0" if _is_digits(cell) else quoted(cell)
 
 
 def labels(cell: str) -> str:
@@ -49,15 +49,39 @@ CELLS: Final[dict[str, Callable[[str], str]]] = {
 """How cells of text become JSON, by the column's name; every other one is a string."""
 
 
-def members(name: str, values: Iterable[str]) -> list[str]:
-    """Each value, which is JSON, as a member of an object; empty where it is."""
+class Cells(NamedTuple):
+    """A column.
+
+    Attributes:
+        values: A value a row.
+        make: What makes the JSON of a value.
+        absent: A value that is left out.
+        repeats: The values are hashable, equal only if they are the same, and perhaps few: each is made once.
+    """
+
+    values: Sequence[Any]
+    make: Callable[[Any], str]
+    absent: str | None = None
+    repeats: bool = False
+
+
+def members(name: str, cells: Cells) -> list[str]:
+    """Each value as a member of an object; empty where it is left out."""
+    values, make, absent, repeats = cells
     named = quoted(name) + ":"
-    return [named + value if value else "" for value in values]
+    distinct = set(values) if repeats else values
+    if not repeats or 2 * len(distinct) > len(values):
+        return ["" if value == absent else named + make(value) for value in values]
+    made = {value: "" if value == absent else named + make(value) for value in distinct}
+    return [*map(made.__getitem__, values)]
 
 
 def objects(columns: Sequence[Sequence[str]]) -> list[str]:
     """The rows of columns that `members` made."""
-    return ["{" + ",".join(filter(None, row)) + "}" for row in zip(*columns, strict=True)]
+    rows = zip(*columns, strict=True)
+    if all(map(all, columns)):
+        return ["{" + members + "}" for members in map(",".join, rows)]
+    return ["{" + ",".join(filter(None, row)) + "}" for row in rows]
 
 
 def encoded(lines: Iterable[str]) -> bytes:

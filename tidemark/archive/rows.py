@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from tidemark.archive.chunk import HEAD_BYTES, Chunk, LongLine
 from tidemark.archive.damage import DamagedError
-from tidemark.archive.objects import CELLS, encoded, members, objects, quoted
+from tidemark.archive.objects import CELLS, Cells, encoded, members, objects, quoted
 from tidemark.archive.text import BOM, Text
 from tidemark.errors import MisconfiguredError
 
@@ -37,12 +37,8 @@ class Header(NamedTuple):
     delimiter: str
 
 
-class _Row(NamedTuple):
-    cells: list[str] | None
-    """None: the parser refused it."""
-    first: int
-    end: int
-    """Of its lines in the block."""
+_Row = tuple[list[str] | None, int, int]
+"""Its cells, None when the parser refused it; the first of its lines in the block, and the one behind its last."""
 
 
 class _Block(NamedTuple):
@@ -54,7 +50,7 @@ class _Block(NamedTuple):
 
     def size(self, rows: int) -> int:
         """The bytes of the first rows."""
-        return len(self.text(0, self.rows[rows - 1].end).encode("utf-8", "surrogateescape"))
+        return len(self.text(0, self.rows[rows - 1][2]).encode("utf-8", "surrogateescape"))
 
 
 def header_of(text: Text) -> Header | None:
@@ -81,7 +77,7 @@ def header_of(text: Text) -> Header | None:
         text.mend(skip_damaged=False, told=_untold)
         return None
     text.drop(block.size(1))
-    names = [name.strip() for name in block.rows[0].cells or [""]]
+    names = [name.strip() for name in block.rows[0][0] or [""]]
     for name in names:
         if not name:
             raise MisconfiguredError("The CSV's first row has a column without a name; name each field.")
@@ -132,8 +128,8 @@ def _block(text: Text, delimiter: str, window: int, limit: int) -> _Block | None
     """
     size = window
     while True:
-        text.fill(size)
-        last = text.stopped and len(text.buffer) <= size
+        text.fill(size + 1)  # so that it shows whether more follows, whatever was read before
+        last = len(text.buffer) <= size
         end = len(text.buffer) if last and text.ended else text.buffer.rfind(b"\n", 0, size) + 1
         lines = io.StringIO(text.buffer[:end].decode("utf-8", "surrogateescape"), newline="\n").readlines()
         rows, is_open = _parsed(lines, delimiter)
@@ -155,27 +151,27 @@ def _parsed(lines: list[str], delimiter: str) -> tuple[list[_Row], bool]:
         try:
             for cells in reader:
                 end = begin + reader.line_num
-                rows.append(_Row(cells, at, end))
+                rows.append((cells, at, end))
                 at = end
         except csv.Error:  # a carriage return in the middle of a line
             end = begin + reader.line_num
-            rows.append(_Row(None, at, end))
+            rows.append((None, at, end))
             at = end
-    if rows[-1].first == len(lines):
+    _, first, _ = rows[-1]
+    if first == len(lines):
         rows.pop()
         return rows, False
-    rows[-1] = _Row(None, rows[-1].first, len(lines))
+    rows[-1] = None, first, len(lines)
     return rows, True
 
 
 def _json(block: _Block, names: list[str]) -> list[str]:
     """A line of JSON for each row that is not blank."""
     width = len(names)
-    good = [row.cells for row in block.rows if row.cells is not None and len(row.cells) == width]
+    good = [cells for cells, _, _ in block.rows if cells is not None and len(cells) == width]
     columns = [
-        members(name, [make(cell) if cell else "" for cell in column])
+        members(name, Cells(column, CELLS.get(name, quoted), "", repeats=True))
         for name, column in zip(names, zip(*good, strict=True), strict=False)
-        for make in (CELLS.get(name, quoted),)
     ]
     made = objects(columns)
     if len(made) == len(block.rows):
@@ -191,6 +187,6 @@ def _json(block: _Block, names: list[str]) -> list[str]:
 
 def _drop_long(text: Text, limit: int) -> LongLine:
     """Drops the row at the front, up to the first newline at the limit or behind it."""
-    at, head = text.at, text.buffer[:HEAD_BYTES]
+    at, head = text.at, text.buffer[: min(HEAD_BYTES, limit)]
     text.drop(limit - 1)
     return LongLine(at, limit - 1 + text.drop_line(), head)

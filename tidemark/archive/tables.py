@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tidemark.archive.chunk import HEAD_BYTES, Chunk, LongLine
-from tidemark.archive.columns import texts_of
+from tidemark.archive.columns import cells_of
 from tidemark.archive.damage import DamagedError
 from tidemark.archive.objects import encoded, members, objects
 from tidemark.archive.parts import Part
@@ -97,7 +97,7 @@ def _read(read: Callable[[], T]) -> T:
     """What is read; an error of the file itself stays what it is."""
     try:
         return read()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise _UnreadableError(str(error).partition("\n")[0][:200]) from None
@@ -117,9 +117,9 @@ def _rows(stated: Any, chunk_bytes: int) -> int:
 
 
 def _chunk(batch: Any, names: list[str], begin: int, end: int, max_line_bytes: int) -> Chunk:
-    columns = [members(name, texts_of(name, column)) for name, column in zip(names, batch.columns, strict=True)]
+    columns = [members(name, cells_of(name, column)) for name, column in zip(names, batch.columns, strict=True)]
     lines = objects(columns)
-    if max(map(len, lines)) * 4 <= max_line_bytes:
+    if max(map(len, lines), default=0) * 4 <= max_line_bytes:
         return Chunk(encoded(lines), begin, end, None)
     long, short = list[LongLine](), list[str]()
     for row, line in enumerate(lines, end - len(lines)):

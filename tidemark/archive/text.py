@@ -87,8 +87,9 @@ class Text:
         return self.at - begin
 
     def drop_long(self) -> LongLine:
-        """Drops the line at the front, of which the buffer has enough for its head."""
-        at, head = self.at, self.buffer[:HEAD_BYTES]
+        """Drops the line at the front, and keeps its head."""
+        self.fill(HEAD_BYTES)
+        at, head = self.at, self.buffer[:HEAD_BYTES].partition(b"\n")[0]
         return LongLine(at, self.drop_line(), head)
 
     def mend(self, *, skip_damaged: bool, told: Callable[[DamagedError], None]) -> bool:

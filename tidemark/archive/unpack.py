@@ -1,12 +1,13 @@
 """From a packed file to its text, member after member, and over what is damaged.
 
-Text is given away once its member has gone on for a mebibyte without complaint, or has ended well: what a decompressor
-makes of bytes that are not right is seldom refused at once. What is still held when damage is found is not given, unless
-the member was only cut. A member of less than a mebibyte is so given whole, and checked, or not at all; of a greater one a
-wrong checksum shows when most of it was given, and the error says so.
+Text is given away once its member has gone on for a mebibyte (bzip2: four) without complaint, or has ended well: what a
+decompressor makes of bytes that are not right is seldom refused at once. What is still held when damage is found is not
+given, unless the member was only cut. A member of less than a mebibyte is so given whole, and checked, or not at all; of
+a greater one a wrong checksum shows when most of it was given, and the error says so.
 
 Where members may begin behind damage is looked for by their magic; what begins there must unpack. The same is found
-whether reading goes on or not, so that positions mean the same.
+whether reading goes on or not, so that positions mean the same. Behind a text that grows beyond all bounds nothing is
+looked for.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from tidemark.archive.damage import DamagedError
 from tidemark.archive.members import PACKINGS, BrokenError, Packing
 from tidemark.archive.packed import Packed
 
-HELD_BYTES: Final = 1 << 20
 BOMB_TEXT_BYTES: Final = 256 << 20
 BOMB_RATIO: Final = 1000
 """A file whose text is longer than 256 MiB and 1,000 times what was read of it is given up; lines of points have 5 to 50."""
@@ -53,7 +53,8 @@ class _Unpacking:
         self._trials = _TRIALS
         self._begin = 0
         """Of the member."""
-        self._given = 0
+        self._given = self._given_before = 0
+        """Bytes of text, and of the members before this one."""
         self._held: deque[bytes] = deque()
         self._held_bytes = 0
 
@@ -71,19 +72,20 @@ class _Unpacking:
                     yield from self._release(0)
                 self._held.clear()
                 self._held_bytes = 0
-                yield DamagedError(self._part, error.at, self._given, error.why)
+                yield self._damage(error)
                 if not self._skip:
                     return
             else:
                 packed.skip_zeros()
                 self._begin = packed.at
                 member = self._packing.member(packed) if packed.peek(1) else None
+            self._given_before = self._given
 
     def _checked(self, member: Iterator[bytes]) -> Iterator[bytes]:
         for text in member:
             self._held.append(text)
             self._held_bytes += len(text)
-            yield from self._release(HELD_BYTES)
+            yield from self._release(self._packing.held_bytes)
             if self._given > max(BOMB_TEXT_BYTES, BOMB_RATIO * self._packed.at):
                 why = f"it unpacks to more than {BOMB_RATIO} times its bytes, which no series does"
                 raise _BombError(why, self._packed.at)
@@ -95,6 +97,12 @@ class _Unpacking:
             self._held_bytes -= len(text)
             self._given += len(text)
             yield text
+
+    def _damage(self, error: BrokenError) -> DamagedError:
+        why = error.why
+        if self._given > self._given_before:
+            why += f"; its text from byte {self._given_before} on was given before all of it could be checked"
+        return DamagedError(self._part, error.at, self._given, why)
 
     def _next(self, begin: int) -> Iterator[bytes] | None:
         """The first member at `begin` or behind it that unpacks, as far as one step shows."""

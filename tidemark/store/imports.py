@@ -59,18 +59,29 @@ INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at, import_i
 SELECT %s, to_timestamp(f), to_timestamp(t), s, i.started_at + interval '1 second' * (CAST(%s AS float8)
        * (1 + floor(extract(epoch FROM clock_timestamp() - i.started_at) / CAST(%s AS float8)))), i.id
 FROM unnest(CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS integer[])) AS m(f, t, s), imports i WHERE i.id = %s"""
+_EVER: Final = "interval '100000 days'"
 _JOIN: Final = """
 WITH gone AS (
-    DELETE FROM marks WHERE import_id = %s AND (%s OR ready_at > clock_timestamp())
+    DELETE FROM marks WHERE import_id = %s AND {which}
     RETURNING tier_s, window_from, window_to, series_id, ready_at
 )
 INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at, import_id)
-SELECT tier_s, lower(r), upper(r), series_id, ready_at, id FROM (
-    SELECT tier_s, series_id, CASE WHEN %s THEN clock_timestamp() ELSE max(ready_at) END AS ready_at,
-           CASE WHEN %s THEN NULL ELSE CAST(%s AS bigint) END AS id,
-           range_agg(tstzrange(window_from, window_to)) AS ranges
+SELECT tier_s, greatest(lower(r), day), least(upper(r), day + step), series_id, ready_at, id FROM (
+    SELECT tier_s, series_id, {ready_at} AS ready_at, {id} AS id,
+           range_agg(tstzrange(window_from, window_to)) AS ranges, {step} AS step
     FROM gone GROUP BY tier_s, series_id
-) joined, unnest(ranges) AS r"""
+) joined, unnest(ranges) AS r,
+generate_series(date_bin(step, lower(r), to_timestamp(0)), upper(r) - interval '1 microsecond', step) AS day"""
+_JOIN_FOR_LATER: Final = _JOIN.format(
+    which="ready_at > clock_timestamp()", ready_at="max(ready_at)", id="CAST(%s AS bigint)", step=_EVER
+)
+_JOIN_DUE: Final = _JOIN.format(
+    which="true",
+    ready_at="clock_timestamp()",
+    id="CAST(NULL AS bigint)",
+    # days, so that several settlers can take some each; a series is one's own
+    step=f"CASE WHEN series_id IS NULL THEN interval '{DAY_S} seconds' ELSE {_EVER} END",
+)
 
 
 class Known(NamedTuple):
@@ -203,7 +214,7 @@ class Importing:
         with transaction(self.writer.pool) as connection:
             if through:
                 connection.exec_driver_sql(_FINISH, (self.id,))
-            connection.exec_driver_sql(_JOIN, (self.id, True, True, True, None))
+            connection.exec_driver_sql(_JOIN_DUE, (self.id,))
 
     def owe(self, connection: Connection, points: Points, policy: Policy) -> None:
         """Mark the windows of points, in few ranges; see `tidemark.store.owing.Owes`."""
@@ -218,7 +229,7 @@ class Importing:
         counts = (received, written.inserted, written.overwritten, written.ignored, written.dead_lettered, filtered)
         blocks = connection.exec_driver_sql(_RECORD, (begin, end, *counts, self.id)).scalar()
         if blocks is not None and blocks % GATHERED == 0:
-            connection.exec_driver_sql(_JOIN, (self.id, False, False, False, self.id))
+            connection.exec_driver_sql(_JOIN_FOR_LATER, (self.id, self.id))
 
 
 def marks(points: Points, base_s: int) -> tuple[list[int], list[int], list[int | None]]:

@@ -57,7 +57,7 @@ REFRESHES: Final = 10
 
 _DUE: Final = f"""
 SELECT {NUMBER}, extract(epoch FROM window_from)::bigint, extract(epoch FROM window_to)::bigint, series_id
-FROM marks WHERE tier_s = %s AND {{which}} ORDER BY window_from DESC, id DESC LIMIT %s"""
+FROM marks WHERE tier_s = %s AND {{which}}{{share}} ORDER BY window_from DESC, id DESC LIMIT %s"""
 _AROUND: Final = f"""
 SELECT {NUMBER}, extract(epoch FROM window_from)::bigint, extract(epoch FROM window_to)::bigint, series_id
 FROM marks WHERE tier_s = %s AND window_from >= to_timestamp(%s) AND window_to <= to_timestamp(%s) LIMIT %s"""
@@ -90,6 +90,8 @@ class Settler:
     tiers_s: tuple[int, ...]
     horizon_s: float
     quantiles: bool = False
+    share: tuple[int, int] = (0, 1)
+    """Of so many settlers beside each other the one with this number, from 0; each takes other days, or other series."""
     _smaller: dict[int, dict[tuple[int, int, int | None], int]] = field(default_factory=dict, init=False)
     """By tier and by what a mark owes: with how many windows at most to try again what could not be settled; those with
     the least come last."""
@@ -149,7 +151,9 @@ class Settler:
         """What else is due in a tier, of all series and of single ones, in the order in which to settle it."""
         tier_s = self.tiers_s[level]
         with transaction(self.pool) as connection:
-            rows = connection.exec_driver_sql(_DUE.format(which=which), (tier_s, MARKS_A_ROUND)).all()
+            rows = connection.exec_driver_sql(
+                _DUE.format(which=which, share=self._shared()), (tier_s, MARKS_A_ROUND)
+            ).all()
         groups: dict[int, list[Mark]] = {}
         before = self._smaller.get(tier_s, {})
         for mark in (Mark(*row) for row in rows if row[0] not in yielded):
@@ -164,6 +168,13 @@ class Settler:
                 left, tier_s, self._most_windows(level, limit), self.tiers_s[-1], self._most_seconds(level)
             )
         return whole, single
+
+    def _shared(self) -> str:
+        number, of = self.share
+        if of == 1:
+            return ""
+        window = f"extract(epoch FROM window_from)::bigint / {self.tiers_s[-1]:d}"
+        return f" AND coalesce(series_id::bigint, {window}) %% {of:d} = {number:d}"
 
     def _turn(
         self, level: int, parts: list[Part], yielded: set[int], failures: list[UnavailableError | MisconfiguredError]
