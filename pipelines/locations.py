@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
-from google.api_core.exceptions import GoogleAPIError
+from google.api_core.exceptions import GoogleAPIError, NotFound
+from google.auth.exceptions import GoogleAuthError
 
 
 def read_location(location: str) -> bytes:
@@ -16,5 +17,8 @@ def read_location(location: str) -> bytes:
     try:
         with FileSystems.open(location) as file:
             return bytes(file.read())
-    except (BeamIOError, GoogleAPIError) as error:
-        raise OSError(str(error)) from None
+    except NotFound:
+        raise OSError("there is no such object") from None
+    except (BeamIOError, GoogleAPIError, GoogleAuthError, ValueError) as error:
+        # a ValueError: it is no location of the bucket's form, or of no file system that there is
+        raise OSError(str(error).rstrip(".")) from None

@@ -10,7 +10,7 @@ import pytest
 from tidemark.metrics import METRICS, Kind
 
 ROOT = Path(__file__).parents[1]
-KINDS = {"count": Kind.COUNTER, "gauge": Kind.GAUGE, "observe": Kind.DISTRIBUTION}
+KINDS = {"count": Kind.COUNTER, "count_by_project": Kind.COUNTER, "gauge": Kind.GAUGE, "observe": Kind.DISTRIBUTION}
 
 
 def counted() -> tuple[set[tuple[str, Kind]], set[tuple[str, Kind]]]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tidemark import program
+from tidemark.errors import UsageError
 from tidemark.version import VERSION
 
 COMMANDS: Final[Mapping[str, str]] = {
@@ -32,6 +33,9 @@ COMMANDS: Final[Mapping[str, str]] = {
     "token": "tidemark.edge.token",
 }
 """The module of each, with `add_parser(subparsers)`, which sets `run`; imported when it is asked for."""
+
+NAMES: Final = ("series_project", "project", "source", "metric")
+"""Arguments of commands, which go to the database: text, and not the bytes of a terminal that has other letters."""
 
 
 def parser(commands: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
@@ -60,4 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     chosen = parser(argv[:1]) if argv[:1] and argv[0] in COMMANDS else parser()
     arguments = chosen.parse_args(argv)
+    for name in NAMES:
+        text = getattr(arguments, name, None)
+        if isinstance(text, str) and any("\ud800" <= c <= "\udfff" for c in text):
+            raise UsageError(f"--{name} is no UTF-8: {text!r}.")
     return int(arguments.run(arguments))

@@ -30,12 +30,15 @@ class Metric:
         kind: A counter only grows; a gauge is the latest value; a distribution is of many values.
         help: What it counts or measures.
         bounds: Of a distribution's buckets, upper and inclusive.
+        labels: Of a counter that only Prometheus has. An engine's metrics have none, and names made of what senders say would be
+            as many as they like.
     """
 
     name: str
     kind: Kind
     help: str
     bounds: tuple[float, ...] = ()
+    labels: tuple[str, ...] = ()
 
 
 LATENESS_S: Final = {
@@ -50,6 +53,9 @@ LATENESS_S: Final = {
 """Each bucket of lateness counts what is above the bound before it, up to its own; negative is within 1 s."""
 LATENESS: Final = (*LATENESS_S, "later")
 PANES: Final = ("early", "on_time", "late")
+PROJECTS_APART: Final = 100
+"""Whatever a sender calls its project, so many time series a reason there are at most, in one process."""
+OTHER_PROJECTS: Final = "other"
 _REASONS: Final = [reason.value for reason in Reason if reason is not Reason.REFUSED_BY_BIGQUERY]
 """Of points; what BigQuery refuses is rows."""
 _MILLISECONDS: Final = (5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0)
@@ -107,6 +113,13 @@ _LIST: Final = [
         ("sources_not_noted", "Times that what was seen of sources could not be written."),
         ("heartbeats_missed", "Times that a process could not write that it reads."),
         ("restarts", "Local runs: times that the pipeline failed and was started again."),
+    ),
+    Metric(
+        "dead_lettered_by_project",
+        Kind.COUNTER,
+        "What dead_lettered counts, by project, as far as one can be read, and reason; and the settled rows that BigQuery refuses, one each. The "
+        f"first {PROJECTS_APART} projects of a process are told apart, what is of further ones is of `{OTHER_PROJECTS}`.",
+        labels=("project", "reason"),
     ),
     Metric("watermark", Kind.GAUGE, "The watermark in seconds since 1970; now less this is its lag. Own reader only."),
     Metric(

@@ -207,7 +207,8 @@ MAPPING = Setting(
     "mapping",
     str,
     None,
-    "File with a jq program that makes points out of bodies of any JSON, here or at gs://; it is read when the program starts. "
+    "File with a jq program that makes points out of bodies of any JSON, here, or for a pipeline at gs://; it is read when the "
+    "program starts. "
     "Without it bodies are those of the contract.",
 )
 MAPPING_CPU_S = Setting(

@@ -16,7 +16,7 @@ from typing import Any, Final
 from apache_beam.metrics import Metrics
 
 from tidemark.errors import MisconfiguredError, TidemarkError
-from tidemark.metrics import METRICS, NAMESPACE, Kind
+from tidemark.metrics import METRICS, NAMESPACE, OTHER_PROJECTS, PROJECTS_APART, Kind
 
 _tally: Counter[str] = Counter()
 _gauges: dict[str, float] = {}
@@ -33,12 +33,17 @@ class Distribution:
 
 
 _distributions: dict[str, Distribution] = {}
+_by_project: dict[str, Counter[tuple[str, str]]] = {}
+_projects: Final[set[str]] = set()
+"""That are told apart."""
 
 
 @cache
 def _beam(name: str, kind: Kind) -> Any:
     if METRICS[name].kind is not kind:
         raise TypeError(f"{name} is a {METRICS[name].kind}, not a {kind}")
+    if METRICS[name].labels:
+        raise TypeError(f"{name} has labels")
     make = {Kind.COUNTER: Metrics.counter, Kind.GAUGE: Metrics.gauge, Kind.DISTRIBUTION: Metrics.distribution}[kind]
     return make(NAMESPACE, name)
 
@@ -54,6 +59,29 @@ def count(name: str, number: int = 1) -> None:
         counter.inc(number)
         with _lock:
             _tally[name] += number
+
+
+def count_by_project(name: str, number: int, project: str | None, reason: str) -> None:
+    """Add to a counter that has labels, in this process.
+
+    Args:
+        name: Of the counter.
+        number: What to add.
+        project: None: nobody knows. The first ones are told apart.
+        reason: The other label.
+
+    Raises:
+        KeyError, TypeError: there is no such counter.
+    """
+    if not METRICS[name].labels:
+        raise TypeError(f"{name} has no labels")
+    with _lock:
+        if project and project not in _projects:
+            if len(_projects) < PROJECTS_APART:
+                _projects.add(project)
+            else:
+                project = OTHER_PROJECTS
+        _by_project.setdefault(name, Counter())[project or "", reason] += number
 
 
 def count_waiting(error: TidemarkError) -> None:
@@ -98,3 +126,9 @@ def distributions() -> dict[str, Distribution]:
     """What this process has seen of each distribution."""
     with _lock:
         return {name: Distribution(seen.number, seen.total, [*seen.buckets]) for name, seen in _distributions.items()}
+
+
+def by_project(name: str) -> dict[tuple[str, str], int]:
+    """What `count_by_project` has counted, by project and reason."""
+    with _lock:
+        return dict(_by_project.get(name, ()))

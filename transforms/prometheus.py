@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from tidemark.exposition import PROCESSES, histogram, serve_registry
 from tidemark.metrics import METRICS, NAMESPACE, Kind
 from tidemark.settings import Values
-from transforms.counters import distributions, tally
+from transforms.counters import by_project, distributions, tally
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,16 @@ def serve(endpoint: Endpoint) -> int | None:
 
 class _Collector(Collector):
     def collect(self) -> Iterator[Metric]:
-        """Every metric of the list, 0 where nothing was counted; gauges only once they are known."""
+        """Every metric of the list, 0 where nothing was counted; gauges, and what has labels, only once they are known."""
         values, seen = tally(), distributions()
         for metric in METRICS.values():
             name = f"{NAMESPACE}_{metric.name}"
-            if metric.kind is Kind.COUNTER:
+            if metric.labels:
+                family = CounterMetricFamily(name, metric.help, labels=metric.labels)
+                for labels, number in by_project(metric.name).items():
+                    family.add_metric(labels, number)
+                yield family
+            elif metric.kind is Kind.COUNTER:
                 yield CounterMetricFamily(name, metric.help, value=values.get(metric.name, 0))
             elif metric.kind is Kind.GAUGE:
                 if metric.name in values:

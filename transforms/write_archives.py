@@ -13,11 +13,12 @@ import apache_beam as beam
 
 from tidemark.logs import set_up_worker
 from tidemark.retry import until_done
+from tidemark.store.dead_letters import project_of
 from tidemark.store.imports import Importing
 from tidemark.store.write import Written
 from tidemark.wire.block import Block
 from transforms.archive import LOADING, ArchiveBlock, ArchivePart
-from transforms.counters import count, observe
+from transforms.counters import count, count_by_project, observe
 from transforms.resources import Store
 
 
@@ -122,3 +123,4 @@ def _count(block: Block, written: Written) -> None:
     count("dead_lettered", written.dead_lettered)
     for letter in written.dead_letters:
         count(f"dead_lettered_{letter.reason}", letter.points)
+        count_by_project("dead_lettered_by_project", letter.points, project_of(letter), letter.reason)

@@ -17,10 +17,11 @@ from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.logs import log, set_up_worker
 from tidemark.metrics import LATENESS
 from tidemark.retry import until_done
+from tidemark.store.dead_letters import project_of
 from tidemark.store.write import Written
 from tidemark.wire.block import Block
 from tidemark.wire.summary import MICROSECONDS, Points, windows
-from transforms.counters import count, count_waiting, observe
+from transforms.counters import count, count_by_project, count_waiting, observe
 from transforms.heartbeat import HANDED, Heart
 from transforms.preview import block_of
 from transforms.prometheus import NOWHERE, Endpoint, serve
@@ -117,6 +118,7 @@ class _Write(beam.DoFn):
         count("dead_lettered", written.dead_lettered)
         for letter in written.dead_letters:
             count(f"dead_lettered_{letter.reason}", letter.points)
+            count_by_project("dead_lettered_by_project", letter.points, project_of(letter), letter.reason)
 
     def _count_lateness(self, classes: list[int], written: Written) -> None:
         for name, number in zip(LATENESS, classes, strict=True):

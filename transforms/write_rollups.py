@@ -15,10 +15,11 @@ import numpy as np
 from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
 from tidemark.failpoints import reach
 from tidemark.logs import log
+from tidemark.store.dead_letters import project_of
 from tidemark.wire.block import DeadLetter
 from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import ROLLUP, Rollups
-from transforms.counters import count, count_waiting, observe
+from transforms.counters import count, count_by_project, count_waiting, observe
 from transforms.prometheus import NOWHERE, Endpoint, serve
 from transforms.resources import Store, Warehouse
 from transforms.rollup_batch import RollupBatch
@@ -88,7 +89,10 @@ def append(store: Store, warehouse: Warehouse, rows: Rollups, panes: str | list[
     count("rollups_refused", len(refused))
     log.error("BigQuery refuses %d rollup rows, the first because: %s", len(refused), refused[0].message)
     if panes == "settled":
-        store.keep([_dead(rows[bad.row], names[int(rows[bad.row]["series_id"])], bad.message) for bad in refused])
+        letters = [_dead(rows[bad.row], names[int(rows[bad.row]["series_id"])], bad.message) for bad in refused]
+        store.keep(letters)
+        for letter in letters:
+            count_by_project("dead_lettered_by_project", letter.points, project_of(letter), letter.reason)
 
 
 def _dead(row: Any, name: tuple[str, str, str], message: str) -> DeadLetter:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from tests.operate.letters import Store
 from tidemark.local.postgres import Postgres
 from tidemark.store.connection import make_engine
 from tidemark.store.migrate import migrate
@@ -23,3 +24,8 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engin
     made.dispose()
     server.stop()
     server.purge()
+
+
+@pytest.fixture
+def store(own_store: Engine) -> Store:
+    return Store(own_store)

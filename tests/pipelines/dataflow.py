@@ -57,6 +57,15 @@ class Google:
             "--no_auth",
         ]
 
+    def put(self, name: str, data: bytes) -> str:
+        """An object in the bucket; returns its location."""
+        query = urllib.parse.urlencode({"uploadType": "media", "name": name})
+        base = f"http://127.0.0.1:{self.storage_port}/upload/storage/v1/b/{BUCKET}/o?{query}"
+        request = urllib.request.Request(base, data, {"Content-Type": "text/plain"}, method="POST")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            answer.read()
+        return f"gs://{BUCKET}/{name}"
+
     def staged(self) -> dict[str, bytes]:
         """Every object in the bucket."""
         base = f"http://127.0.0.1:{self.storage_port}/storage/v1/b/{BUCKET}/o"

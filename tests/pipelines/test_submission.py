@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from apache_beam.internal import pickler
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 
 from tests.pipelines.dataflow import BUCKET, IMAGE, JOB_ID, Google, google
+from tidemark.mapping.program import Program
 
 SUBSCRIPTION = "projects/demo-project/subscriptions/ingest"
 OURS = (
@@ -116,6 +119,53 @@ def test_nothing_of_the_launching_process_travels(
     assert not any("main_session" in name for name in names)
     text = submitted[1].SerializeToString()
     assert b"__main__" not in text
+
+
+MAPPING = '.body | {source: .gw, metric: "é", event_time: (.ts * 1000), value: .fps}'
+
+
+def test_a_mapping_in_a_bucket_travels_with_the_job(cloud: Google) -> None:
+    before = cloud.staged().keys()
+    location = cloud.put("mappings/gateway.jq", MAPPING.encode())
+    done = cloud.launch(*OURS, f"--mapping={location}")
+    assert done.returncode == 0, done.stderr
+    (graph,) = [b for name, b in cloud.staged().items() if name.endswith("pipeline.pb") and name not in before]
+    decode = stages(beam_runner_api_pb2.Pipeline.FromString(graph))["decode/ParDo(_Decode)"]
+    payload = beam_runner_api_pb2.ParDoPayload.FromString(decode.spec.payload)
+    (program,) = _programs(pickler.loads(payload.do_fn.payload))
+    assert (program.text, program.name) == (MAPPING, location)
+
+
+def _programs(found: Any, deep: int = 5) -> list[Program]:
+    """Wherever they are in what was pickled."""
+    if isinstance(found, Program):
+        return [found]
+    inside = found if isinstance(found, (tuple, list)) else vars(found).values() if hasattr(found, "__dict__") else ()
+    return [program for one in inside if deep for program in _programs(one, deep - 1)]
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        (f"gs://{BUCKET}/mappings/missing.jq", "cannot be read: there is no such object."),
+        ("gs://no-such-bucket/gateway.jq", "cannot be read: there is no such object."),
+        ("gs://", "cannot be read: GCS path must be in the form"),
+        ("ftp://a/b.jq", "cannot be read: Unable to get filesystem"),
+        ("/nowhere/gateway.jq", "cannot be read: No such file or directory."),
+        (f"gs://{BUCKET}/wrong.jq", "cannot be compiled: line 1, column"),
+        (f"gs://{BUCKET}/latin.jq", "is no UTF-8: byte 8."),
+    ],
+)
+def test_a_mapping_that_cannot_be_read_is_told_in_one_sentence(cloud: Google, location: str, said: str) -> None:
+    cloud.put("wrong.jq", b".body | {")
+    cloud.put("latin.jq", b".body # \xe9")
+    before = len(cloud.posted)
+    done = cloud.launch(*OURS, f"--mapping={location}")
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith((f"The mapping {location} ", f"{location} "))
+    assert said in done.stderr
+    assert len(cloud.posted) == before
 
 
 def test_as_a_template_the_job_is_written_to_where_the_launcher_says(cloud: Google) -> None:

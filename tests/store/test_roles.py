@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import sqlalchemy
 from sqlalchemy import Engine
 
 from tests.store.faults import START_US, block, writer
+from tidemark import cli
 from tidemark.errors import MisconfiguredError
 from tidemark.local.postgres import Postgres, find
 from tidemark.operate.maintain import maintain
@@ -32,7 +34,7 @@ from tidemark.wire.reasons import Reason
 
 DOCS = Path(__file__).parents[2] / "docs" / "operations"
 TIERS_S = (60, 3600, 86_400)
-ROLES = ("owner", "writer", "operator", "reader")
+ROLES = ("owner", "writer", "operator", "redriver", "reader")
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +139,15 @@ def test_each_does_its_job(urls: dict[str, str], as_role: Callable[[str], Engine
         ("operator", "TRUNCATE points"),
         ("operator", "UPDATE points SET value = 0"),
         ("operator", "DELETE FROM ledger"),
+        ("redriver", "TRUNCATE dead_letters"),
+        ("redriver", "UPDATE dead_letters SET data = ''"),
+        ("redriver", "INSERT INTO dead_letters (message_id) VALUES ('mine')"),
+        ("redriver", "DELETE FROM points"),
+        ("redriver", "DELETE FROM marks"),
+        ("redriver", "UPDATE ledger SET received = 0"),
+        ("redriver", "UPDATE rollups SET count = 0"),
+        ("redriver", "UPDATE settings SET horizon_s = 0"),
+        ("redriver", "CREATE TABLE mine (x int)"),
         ("reader", "INSERT INTO marks (tier_s, window_from, window_to, ready_at) VALUES (60, now(), now(), now())"),
         ("reader", "CREATE TEMPORARY TABLE mine (x int)"),
         ("reader", "DELETE FROM points"),
@@ -146,6 +157,48 @@ def test_each_does_its_job(urls: dict[str, str], as_role: Callable[[str], Engine
 def test_and_nothing_else(as_role: Callable[[str], Engine], role: str, statement: str) -> None:
     with pytest.raises(MisconfiguredError, match="42501"), transaction(as_role(role)) as connection:
         connection.exec_driver_sql(statement)
+
+
+def test_redriving_and_looking_need_no_more(
+    urls: dict[str, str], as_role: Callable[[str], Engine], capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = START_US // 1000
+    bodies = [
+        b'{"project":"redriven","source":"s","metric":"m","event_time":%d,"value":1}' % (at + n * 40_000_000)
+        for n in range(4)
+    ]
+    some = [
+        DeadLetter(f"r{number}", 0, data, {}, "decode", Reason.BAD_NAME, "told", START_US + 10**12)
+        for number, data in enumerate([*bodies, bodies[0].replace(b"1}", b"2}"), b'{"project":"redriven"'])
+    ]
+    # too large, and of which the database refuses one
+    whole = b"\n".join(body.replace(b'"s"', b'"t"') for body in bodies)
+    some.append(
+        DeadLetter("r9", -1, whole, {"project": "redriven"}, "decode", Reason.BAD_NAME, "told", START_US + 10**12)
+    )
+    rollup = b'{"project":"redriven","source":"s","metric":"m","tier_s":60,"window_start":0}'
+    some.append(DeadLetter("ra", -1, rollup, {}, "write_rollups", Reason.REFUSED_BY_BIGQUERY, "no", START_US))
+    dead_letters.keep(as_role("writer"), some)
+    with transaction(as_role("owner")) as connection:
+        connection.exec_driver_sql(
+            "ALTER TABLE points ADD CONSTRAINT odd CHECK (value <> 1 OR event_time < to_timestamp("
+            f"{at // 1000 + 100_000})) NOT VALID"
+        )
+    try:
+        assert cli.main(["redrive", f"--database_url={urls['redriver']}", "--series_project=redriven", "--json"]) == 1
+    finally:
+        with transaction(as_role("owner")) as connection:
+            connection.exec_driver_sql("ALTER TABLE points DROP CONSTRAINT odd")
+            left = connection.exec_driver_sql("DELETE FROM dead_letters WHERE project = 'redriven'").rowcount
+            connection.exec_driver_sql(
+                "DELETE FROM points USING series WHERE series.series_id = points.series_id AND project = 'redriven'"
+            )
+            connection.exec_driver_sql("DELETE FROM marks")
+    found = json.loads(capsys.readouterr().out)
+    assert (found["letters"], found["points"], found["still"]) == (5, 7, 3)
+    assert left == 3
+    for command in (["count"], ["list"], ["list", "--json"]):
+        assert cli.main(["dead-letters", *command, f"--database_url={urls['reader']}"]) == 0
 
 
 def test_the_reader_can_ask_what_the_runbook_asks(as_role: Callable[[str], Engine]) -> None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import socket
 import urllib.request
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tidemark.metrics import METRICS, NAMESPACE, Kind
-from transforms import prometheus
+from tidemark.metrics import METRICS, NAMESPACE, OTHER_PROJECTS, PROJECTS_APART, Kind
+from tidemark.store.write import Written
+from tidemark.wire.block import Block, DeadLetter
+from tidemark.wire.reasons import Reason
+from tidemark.wire.summary import POINT
+from transforms import counters, prometheus
 from transforms.counters import count, gauge, observe
+from transforms.write_raw import WriteRaw, _Write
 
 
 def free_port() -> int:
@@ -33,8 +39,8 @@ def test_every_counter_is_there_and_grows() -> None:
     port = prometheus.serve(prometheus.Endpoint(free_port()))
     assert port is not None
     before = scraped(port)
-    counters = {f"{NAMESPACE}_{m.name}_total" for m in METRICS.values() if m.kind is Kind.COUNTER}
-    assert counters <= {name for name, _ in before}
+    names = {f"{NAMESPACE}_{m.name}_total" for m in METRICS.values() if m.kind is Kind.COUNTER and not m.labels}
+    assert names <= {name for name, _ in before}
     count("inserted", 7)
     gauge("oldest_due_mark_s", 2.5)
     for value in (5, 6, 1e9):
@@ -48,6 +54,41 @@ def test_every_counter_is_there_and_grows() -> None:
         return after[name] - before.get(name, 0)
 
     assert [grown(bound) for bound in ("5.0", "10.0", "10000.0", "+Inf")] == [1, 2, 2, 3]
+
+
+def test_dead_letters_are_counted_by_project_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "_projects", set())
+    monkeypatch.setattr(counters, "_by_project", {})
+    for number in range(3 * PROJECTS_APART):
+        for project, points in ((f"p{number}", 2), ("p0", 1), ("", 1), (None, 1)):
+            counters.count_by_project("dead_lettered_by_project", points, project, Reason.NOT_JSON)
+    counters.count_by_project("dead_lettered_by_project", 5, "p1", Reason.BAD_VALUE)
+    port = prometheus.serve(prometheus.Endpoint(free_port()))
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        families = list(text_string_to_metric_families(answer.read().decode()))
+    (family,) = [one for one in families if one.name == "tidemark_dead_lettered_by_project"]
+    found = {
+        (sample.labels["project"], sample.labels["reason"]): sample.value
+        for sample in family.samples
+        if sample.name.endswith("_total")
+    }
+    assert len(found) == PROJECTS_APART + 3
+    assert found["p0", "not_json"] == 2 + 3 * PROJECTS_APART
+    assert found["p99", "not_json"] == 2
+    assert found[OTHER_PROJECTS, "not_json"] == 2 * 2 * PROJECTS_APART
+    assert found["", "not_json"] == 2 * 3 * PROJECTS_APART
+    assert found["p1", "bad_value"] == 5
+
+
+@pytest.mark.parametrize(("project", "data"), [("cams", b'{"project": "cams"}'), ("", b"{")])
+def test_what_is_written_is_counted_by_the_project_of_its_letter(
+    monkeypatch: pytest.MonkeyPatch, project: str, data: bytes
+) -> None:
+    monkeypatch.setattr(counters, "_by_project", {})
+    letter = DeadLetter("m", -1, data, {}, "decode", Reason.NOT_JSON, "no", 1, 3)
+    written = Written(np.zeros(0, POINT), 0, 0, 0, [letter])
+    _Write(WriteRaw(None, 1, 0))._count(Block([], written.points, None, [letter]), written)  # type: ignore[arg-type]
+    assert counters.by_project("dead_lettered_by_project") == {(project, "not_json"): 3}
 
 
 def test_a_second_process_takes_the_next_port(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,3 +115,7 @@ def test_a_name_that_is_not_in_the_list_is_an_error() -> None:
         count("insertd")
     with pytest.raises(TypeError, match="is a gauge, not a counter"):
         count("watermark")
+    with pytest.raises(TypeError, match="has labels"):
+        count("dead_lettered_by_project")
+    with pytest.raises(TypeError, match="has no labels"):
+        counters.count_by_project("inserted", 1, "p", "r")

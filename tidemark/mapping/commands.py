@@ -14,6 +14,7 @@ from tidemark.errors import UsageError
 from tidemark.mapping import shipped
 from tidemark.mapping.program import Program, in_file, program
 from tidemark.mapping.trial import Sum, Tried, messages, tries
+from tidemark.plain import plain
 from tidemark.settings import TRY
 from tidemark.wire.limits import Limits
 
@@ -111,11 +112,11 @@ def _attribute(text: str) -> tuple[str, str]:
 
 def _as_text(tried: Tried) -> Iterator[str]:
     for point in tried.points:
-        yield f"{tried.line}: {json.dumps(point, ensure_ascii=False)}"
+        yield f"{tried.line}: {plain(json.dumps(point, ensure_ascii=False))}"
     if tried.filtered:
         yield f"{tried.line}: filtered" + (f" ({tried.filtered} values)" if tried.filtered > 1 else "")
     for letter in tried.refused:
-        yield f"{tried.line}: REFUSED {letter.reason}: {letter.detail}"
+        yield f"{tried.line}: REFUSED {letter.reason}: {plain(letter.detail)}"
 
 
 def _as_json(tried: Tried) -> Iterator[str]:
@@ -124,7 +125,7 @@ def _as_json(tried: Tried) -> Iterator[str]:
         for letter in tried.refused
     ]
     told = {"line": tried.line, "points": tried.points, "filtered": tried.filtered, "refused": refused}
-    yield json.dumps(told, ensure_ascii=False)
+    yield json.dumps(told)
 
 
 def _shown(data: bytes) -> str:

@@ -8,6 +8,7 @@ right are kept beside it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -230,11 +231,19 @@ class OneDecoder:
     """A mapping for messages one at a time, as of `tidemark.wire.decode.Decoder`."""
 
     def __init__(self, program: Program, reader: Reads) -> None:
-        self._mapped = MappedDecoder(program, reader)
+        self._mapped, self._whole = MappedDecoder(program, reader), program.whole
 
-    def decode(self, message: Message, into: Columns, now_us: int) -> None:
-        """Append the points of `message`, and dead letters."""
-        self._mapped.decode([message], into, now_us)
+    def decode(self, message: Message, into: Columns, now_us: int) -> int:
+        """Append the points of `message`, and dead letters; returns how many of its values were filtered."""
+        return self._mapped.decode([message], into, now_us)
+
+    def again(self, message: Message, into: Columns, now_us: int) -> int:
+        """The same of one or several values that were cut out of a message before: an array among them is a value itself."""
+        if message.data.lstrip()[:1] == b"[" and not self._whole:
+            with contextlib.suppress(*UNREADABLE):
+                values = b",".join(_VALUE.decode_lines(message.data))
+                message = message._replace(data=b"[%b]" % values)
+        return self._mapped.decode([message], into, now_us)
 
     def close(self) -> None:
         """End its process."""
@@ -244,7 +253,10 @@ class OneDecoder:
 def _values(text: bytes, whole_arrays: bool) -> list[bytes]:
     """The values of a well-formed body."""
     if text.lstrip()[:1] == b"[" and not whole_arrays:
-        return [bytes(value) for value in _VALUES.decode(text)]
+        try:
+            return [bytes(value) for value in _VALUES.decode(text)]
+        except msgspec.DecodeError:  # lines that are arrays, or no JSON
+            return [bytes(value) for value in _VALUE.decode_lines(text)]
     try:
         return [bytes(_VALUE.decode(text))]
     except msgspec.DecodeError:

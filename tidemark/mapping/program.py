@@ -101,6 +101,8 @@ def in_file(location: str, cpu_s: float = 1.0, read: Callable[[str], bytes] | No
 
 
 def _read(location: str) -> bytes:
+    if "://" in location:
+        raise OSError("only the launch of a pipeline reads from elsewhere; copy it to this machine")
     return Path(location).read_bytes()
 
 

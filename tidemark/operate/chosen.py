@@ -6,7 +6,7 @@ import argparse
 
 from tidemark.errors import UsageError
 from tidemark.mapping.mapped import STAGE as MAPPING
-from tidemark.operate.arguments import seconds
+from tidemark.operate.arguments import span
 from tidemark.store.letters import Chosen
 from tidemark.wire.reasons import Reason
 from tidemark.wire.refused import STAGE as DECODE
@@ -27,12 +27,11 @@ def chosen(arguments: argparse.Namespace) -> Chosen:
     """What they say.
 
     Raises:
-        UsageError: there is no such reason or stage, or a time is none.
+        UsageError: there is no such reason or stage, or the times are none.
     """
     if arguments.reason is not None and arguments.reason not in [*Reason]:
         raise UsageError(f"There is no reason {arguments.reason!r}; there are {', '.join(Reason)}.")
     if arguments.stage is not None and arguments.stage not in STAGES:
         raise UsageError(f"There is no stage {arguments.stage!r}; there are {', '.join(STAGES)}.")
-    return Chosen(
-        seconds(arguments.start), seconds(arguments.end), arguments.reason, arguments.series_project, arguments.stage
-    )
+    start, end = span(arguments.start, arguments.end)
+    return Chosen(start, end, arguments.reason, arguments.series_project, arguments.stage)

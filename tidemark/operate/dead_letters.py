@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import json
 import re
+import sys
 from itertools import islice
 from typing import Any, Final
 
+import msgspec
+
 from tidemark.arguments import add_settings, read_settings
 from tidemark.errors import UsageError
+from tidemark.operate.arguments import GREATEST_NUMBER
 from tidemark.operate.chosen import add_filters, chosen
+from tidemark.plain import in_place, plain
 from tidemark.settings import DEAD_LETTERS
 from tidemark.store.connection import make_engine
-from tidemark.store.letters import GROUPS, Letter, counts, letters, shown
+from tidemark.store.letters import GROUPS, Letter, batches, counts, letters, shown, whole
 from tidemark.store.location import database_url
 from tidemark.wire.message import moment
 from tidemark.wire.reasons import Reason
@@ -22,6 +28,8 @@ STATEMENT_TIMEOUT_S: Final = 60
 _BEGINNING: Final = 120
 _SHOWN_BYTES: Final = 64 << 10
 _AROUND: Final = 60
+_CONTINUED: Final = bytes(range(0x80, 0xC0))
+"""Bytes of UTF-8 that begin no character."""
 _BYTE: Final = re.compile(r"\(byte (\d+)\)")
 ADVICE: Final[dict[Reason, str]] = {
     Reason.EMPTY_MESSAGE: "Nothing was in it: look why its sender publishes empty messages.",
@@ -72,12 +80,15 @@ def run_list(arguments: argparse.Namespace) -> int:
     which = chosen(arguments)
     if arguments.limit < 1:
         raise UsageError(f"--limit must be at least 1, not {arguments.limit}.")
+    after, most = min(max(arguments.after, 0), GREATEST_NUMBER), min(arguments.limit, sys.maxsize)
     pool = _pool(arguments)
     try:
         found = 0
-        for letter in islice(letters(pool, which, _BEGINNING, arguments.after), arguments.limit):
-            found += 1
-            print(json.dumps(_told(letter), ensure_ascii=False) if arguments.json else _line(letter))  # noqa: T201
+        some = islice(letters(pool, which, 0 if arguments.json else _BEGINNING, after), most)
+        for batch in batches(some):
+            for letter in whole(pool, batch) if arguments.json else batch:
+                found += 1
+                print(json.dumps(_told(letter)) if arguments.json else _line(letter))  # noqa: T201
     finally:
         pool.dispose()
     if not found and not arguments.json:
@@ -93,12 +104,12 @@ def run_show(arguments: argparse.Namespace) -> int:
     """
     pool = _pool(arguments)
     try:
-        letter = shown(pool, arguments.id)
+        letter = shown(pool, arguments.id) if abs(arguments.id) <= GREATEST_NUMBER else None
     finally:
         pool.dispose()
     if letter is None:
         raise UsageError(f"There is no dead letter {arguments.id}.")
-    print(json.dumps(_told(letter), ensure_ascii=False) if arguments.json else _page(letter))  # noqa: T201
+    print(json.dumps(_told(letter)) if arguments.json else _page(letter))  # noqa: T201
     return 0
 
 
@@ -122,7 +133,7 @@ def run_count(arguments: argparse.Namespace) -> int:
         if arguments.json:
             print(json.dumps({**dict(zip(names, values, strict=True)), "letters": number, "points": points}))  # noqa: T201
         else:
-            said = "  ".join(f"{_plain(value) if value is not None else '-':<26}" for value in values)
+            said = "  ".join(f"{plain(value) if value is not None else '-':<26}" for value in values)
             print(f"{number:>10,}  {points:>12,} points  {said}".rstrip())  # noqa: T201
     if not found and not arguments.json:
         print("There are none.")  # noqa: T201
@@ -138,25 +149,17 @@ def _time(us: int) -> str:
     return moment(us).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _plain(text: str) -> str:
-    """Without what a terminal would obey."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _data(data: bytes) -> str:
-    """As text, or hex where it is no UTF-8."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data.hex(" ")
-
-
 def _line(letter: Letter) -> str:
-    beginning = _plain(_data(letter.data) if _is_text(letter.data) else letter.data[: _BEGINNING // 3].hex(" "))
+    beginning = plain(_text(letter.data)) if _is_text(letter.data) else letter.data[: _BEGINNING // 3].hex(" ")
     return (
-        f"{letter.id:>8}  {_time(letter.first_seen)}  {letter.reason:<24}  {_plain(letter.project or '-'):<16}  "
-        f"{_plain(letter.detail)[:_BEGINNING]}  {beginning}"
+        f"{letter.id:>8}  {_time(letter.first_seen)}  {letter.reason:<24}  {plain(letter.project or '-'):<16}  "
+        f"{plain(letter.detail)[:_BEGINNING]}  {beginning}"
     )
+
+
+def _text(data: bytes) -> str:
+    """UTF-8, perhaps cut within its first or last character."""
+    return data.lstrip(_CONTINUED).decode("utf-8", "ignore")
 
 
 def _is_text(data: bytes) -> bool:
@@ -183,14 +186,14 @@ def _told(letter: Letter) -> dict[str, Any]:
 def _page(letter: Letter) -> str:
     lines = [
         f"id             {letter.id}",
-        f"message        {_plain(letter.message_id)}, position {letter.position}",
+        f"message        {plain(letter.message_id)}, position {letter.position}",
         f"kept           {_time(letter.first_seen)}, as {letter.points:,} points; redriven in vain {letter.attempts} times",
         f"published      {_time(letter.publish_time)}",
-        f"project        {_plain(letter.project) if letter.project is not None else '-'}",
+        f"project        {plain(letter.project) if letter.project is not None else '-'}",
         f"stage          {letter.stage}",
-        f"reason         {letter.reason}: {_plain(letter.detail)}",
+        f"reason         {letter.reason}: {plain(letter.detail)}",
         f"what to do     {ADVICE[Reason(letter.reason)] if letter.reason in [*Reason] else '-'}",
-        f"attributes     {_plain(letter.attributes)}",
+        f"attributes     {plain(letter.attributes)}",
         f"data           {letter.size:,} bytes" + ("" if _is_text(letter.data) else ", no UTF-8, as hex"),
         "",
         *_body(letter),
@@ -200,13 +203,32 @@ def _page(letter: Letter) -> str:
 
 def _body(letter: Letter) -> list[str]:
     """The data; where the reason says at which byte the mistake is, that place with a mark under it first."""
-    found = _BYTE.search(letter.detail)
     data = letter.data
+    is_text, at = _is_text(data), _place(letter)
     lines = []
-    if found is not None and _is_text(data) and int(found[1]) <= len(data):
-        at = int(found[1])
-        before = _plain(data[max(0, at - _AROUND) : at].decode("utf-8", "replace"))
-        lines += [before + _plain(data[at : at + _AROUND].decode("utf-8", "replace")), " " * len(before) + "^ here", ""]
-    text = _data(data[:_SHOWN_BYTES]) if _is_text(data) else data[:_SHOWN_BYTES].hex(" ")
+    if is_text and at is not None:
+        before = in_place(_text(data[max(0, at - _AROUND) : at]))
+        lines += [before + in_place(_text(data[at : at + _AROUND])), " " * len(before) + "^ here", ""]
+    text = _text(data[:_SHOWN_BYTES]) if is_text else data[:_SHOWN_BYTES].hex(" ")
     more = [f"… and {len(data) - _SHOWN_BYTES:,} bytes more; --json has all"] if len(data) > _SHOWN_BYTES else []
-    return [*lines, *(_plain(line) for line in text.split("\n")), *more]
+    return [*lines, *(plain(line) for line in text.split("\n")), *more]
+
+
+def _place(letter: Letter) -> int | None:
+    """The byte of the data at which it is no JSON, if the reason says one.
+
+    The number in the reason is of the element as it was sent: a point of a batch has the batch's head before it here, and
+    a byte order mark is not counted there.
+    """
+    said = _BYTE.search(letter.detail)
+    if said is None:
+        return None
+    skipped = len(codecs.BOM_UTF8) if letter.data.startswith(codecs.BOM_UTF8) else 0
+    try:
+        msgspec.json.decode(letter.data[skipped:], type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        said = _BYTE.search(str(error)) or said
+        at = skipped + int(said[1])
+    else:
+        return None  # it is JSON, and the byte is of something else
+    return at if at <= len(letter.data) else None

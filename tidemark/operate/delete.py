@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from tidemark.arguments import add_settings, read_settings
 from tidemark.errors import UsageError
-from tidemark.operate.arguments import seconds
+from tidemark.operate.arguments import span
 from tidemark.settings import DELETE
 from tidemark.store.agreement import agreed
 from tidemark.store.connection import make_engine, single_statement
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         UsageError: there is no such series.
     """
     values = read_settings(arguments, DELETE)
-    start, end = seconds(arguments.start), seconds(arguments.end)
+    start, end = span(arguments.start, arguments.end)
     pool = make_engine(database_url(values), pool_size=1, statement_timeout_s=STATEMENT_TIMEOUT_S)
     try:
         values = agreed(pool, values, keep=False)
@@ -59,9 +59,11 @@ def run(arguments: argparse.Namespace) -> int:
         letters = count_of(pool, *sender) if sender else 0
         if not found and not letters:
             raise UsageError(_nothing(pool, names))
-        points = _points(Deletion(pool, values.tiers_s, list(found), start, end), arguments.yes) if found else 0
-        if letters and arguments.yes and sender:
+        if sender and arguments.yes:
+            # before the points: what is being redriven out of them now is a point when they are gone, perhaps of a new series
             letters = remove_of(pool, *sender)
+            found = Reader(pool, values.tiers_s).series(*names, most=MOST_SERIES)
+        points = _points(Deletion(pool, values.tiers_s, list(found), start, end), arguments.yes) if found else 0
     finally:
         pool.dispose()
     if arguments.json:

@@ -14,8 +14,7 @@ from typing import Any, Final
 from sqlalchemy import Engine
 
 from tidemark.arguments import add_settings, read_settings
-from tidemark.errors import UsageError
-from tidemark.operate.arguments import seconds
+from tidemark.operate.arguments import span
 from tidemark.settings import REBUILD
 from tidemark.store.agreement import agreed
 from tidemark.store.connection import make_engine, single_statement
@@ -40,9 +39,9 @@ def add_parser(subparsers: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Mark, and say how much."""
     values = read_settings(arguments, REBUILD)
-    start, end = seconds(arguments.start), seconds(arguments.end)
-    if start is None or end is None or start >= end:
-        raise UsageError("--to must be later than --from.")
+    start, end = span(arguments.start, arguments.end)
+    assert start is not None  # both are required
+    assert end is not None
     pool = make_engine(database_url(values), pool_size=1, statement_timeout_s=STATEMENT_TIMEOUT_S)
     try:
         values = agreed(pool, values, keep=False)

@@ -77,6 +77,8 @@ def _text(found: Became, arguments: argparse.Namespace) -> str:
     text = (
         f"{found.letters:,} dead letters {would} gone, with {found.points:,} points; {found.still:,} are still refused."
     )
+    if found.filtered:
+        text += f" The mapping has no output for {found.filtered:,} of their values."
     if found.skipped:
         text += f" {found.skipped:,} are values for a mapping: give it (--mapping)."
     return text

@@ -122,6 +122,8 @@ def _metrics() -> Iterator[str]:
     for metric in METRICS.values():
         bounds = f" Buckets up to {', '.join(f'{bound:g}' for bound in metric.bounds)}." if metric.bounds else ""
         kind = "histogram" if metric.kind is Kind.DISTRIBUTION else metric.kind.value
+        if metric.labels:
+            kind = f"{kind} by {', '.join(f'`{label}`' for label in metric.labels)}, for Prometheus only"
         yield f"| `{metric.name}` | {kind} | {metric.help}{bounds} |"
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from tidemark.arguments import add_settings, read_settings
 from tidemark.errors import TidemarkError
-from tidemark.operate.arguments import seconds
+from tidemark.operate.arguments import span
 from tidemark.operate.compare_store import check_ledger, check_marks, check_rollups, extent
 from tidemark.operate.report import Report, text
 from tidemark.settings import VERIFY, Values, require
@@ -125,8 +125,7 @@ def run(arguments: argparse.Namespace) -> int:
             database_url(values),
             values.rollup_dataset,
             tiers_s,
-            seconds(arguments.start),
-            seconds(arguments.end),
+            *span(arguments.start, arguments.end),
             arguments.grace,
             quantiles=values.quantiles,
         )

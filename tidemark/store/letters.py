@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -15,6 +15,9 @@ GROUPS: Final = ("reason", "project", "stage")
 PAGE: Final = 500
 PAGE_BYTES: Final = 8 << 20
 """Of the data of letters that are in memory together; one may be as large itself."""
+TOGETHER: Final = 1000
+_ROW_BYTES: Final = 1000
+"""Of a letter beside its data."""
 _WHERE: Final = """
 (CAST(%s AS timestamptz) IS NULL OR first_seen >= %s) AND (CAST(%s AS timestamptz) IS NULL OR first_seen < %s)
 AND (CAST(%s AS text) IS NULL OR reason = %s) AND (CAST(%s AS text) IS NULL OR project = %s)
@@ -95,6 +98,20 @@ def letters(pool: Engine, chosen: Chosen, data_bytes: int, after: int = 0) -> It
         if len(page) < PAGE:
             return
         after = page[-1].id
+
+
+def batches(some: Iterable[Letter]) -> Iterator[list[Letter]]:
+    """So many together as `TOGETHER` and, of all their data, `PAGE_BYTES` let."""
+    batch: list[Letter] = []
+    size = 0
+    for letter in some:
+        if batch and (size + letter.size > PAGE_BYTES or len(batch) == TOGETHER):
+            yield batch
+            batch, size = [], 0
+        batch.append(letter)
+        size += letter.size + _ROW_BYTES
+    if batch:
+        yield batch
 
 
 def _page(connection: Connection, chosen: Chosen, data_bytes: int, after: int) -> list[Letter]:
