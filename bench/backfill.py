@@ -9,7 +9,9 @@ last point is stored, as the ledger says. In turn, medians. The rollups go to a 
 nothing: the stand-in for BigQuery needs more of the machine's two cores than all the rest, which BigQuery does not.
 
 `--memory-mb`: the most memory of the program's processes together, for archives of so much text. `--kill`: killed ten times at
-random and begun again; what was written in all, and what is stored in the end.
+random and begun again; what was written in all, and what is stored in the end. `--live`: 2,000 points a second through
+`python -m pipelines.ingest`, and an archive beside them from the middle on: how long after its horizon each of their windows of
+two seconds is settled, without the load and with it.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ import sqlalchemy
 import zstandard
 from google.cloud.bigquery_storage_v1 import types
 
-from tidemark.local.stack import Stack
+from tidemark.local.job import Job
+from tidemark.local.stack import TOPIC, Stack
 from tidemark.store.connection import make_engine, transaction
 
 BEGIN_MS = 1_735_689_600_000
@@ -48,6 +51,7 @@ SERIES = 1000
 STEP_MS = 10_000
 LINE = '{"project":"fleet","source":"gateway-%d","metric":"m%d","event_time":%d,"value":%.3f}'
 KILLS = 10
+LIVE_S, LIVE_RATE = 120, 2000
 ROW = np.dtype(
     [
         ("fields", ">i2"),
@@ -64,6 +68,9 @@ ROW = np.dtype(
 )
 HEAD = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 EPOCH_2000_US = 946_684_800_000_000
+
+
+Bars = dict[str, tuple[float, str, float]]
 
 
 class Point(msgspec.Struct, gc=False):
@@ -246,10 +253,10 @@ def killed(bench: Bench, archive: Path, points: int, seed: int) -> dict[str, flo
     bench.empty()
     kills = 0
     while True:
-        running = bench.start(archive, f"--max_rate={points // 20}")
+        running = bench.start(archive, f"--max_rate={points // 40}")
         if kills < KILLS:
             try:
-                running.wait(chance.uniform(3, 8))
+                running.wait(chance.uniform(3, 9))
             except subprocess.TimeoutExpired:
                 running.send_signal(signal.SIGKILL)
                 kills += 1
@@ -271,12 +278,65 @@ def killed(bench: Bench, archive: Path, points: int, seed: int) -> dict[str, flo
     }
 
 
+def beside_live(bench: Bench, archive: Path, points: int, directory: Path) -> dict[str, float]:
+    """How long after their horizon live windows are settled, alone and beside a load."""
+    bench.empty()
+    bench.sql("TRUNCATE settings")
+    tiers = {"TIDEMARK_TIERS_S": "2,10,60", "TIDEMARK_HORIZON_S": "5", "TIDEMARK_DEBOUNCE_S": "2"}
+    bench.environment |= tiers
+    job = Job(bench.environment, directory / "ingest.log")
+    job.wait_ready()
+    begin = time.time() + 3
+    publisher = rig.Publisher(bench.environment["PUBSUB_EMULATOR_HOST"], live_plan(begin), begin)
+    publisher.start()
+    time.sleep(max(0.0, begin + LIVE_S / 3 - time.time()))
+    loading = time.time()
+    running = bench.start(archive, f"--max_rate={3 * points // LIVE_S}")
+    out, errors = running.communicate()
+    assert running.returncode == 0, errors.decode()
+    loaded = time.time()
+    publisher.join()
+    assert json.loads(out.splitlines()[-1])["inserted"] == points
+    time.sleep(15)
+    job.drain()
+    job.drained()
+    late = """SELECT extract(epoch FROM min(settled_at) - max(window_start))::float8 - 7 FROM rollups JOIN series USING (series_id)
+        WHERE project = 'live' AND tier_s = 2 AND window_start >= to_timestamp({}) AND window_start < to_timestamp({})
+        GROUP BY window_start"""
+    pool = make_engine(bench.url, 1, 600)
+    with transaction(pool) as connection:
+        alone, beside = (
+            sorted(row[0] for row in connection.exec_driver_sql(late.format(start, end)).all())
+            for start, end in ((begin + 5, loading - 8), (loading + 4, loaded - 8))
+        )
+    pool.dispose()
+    found = {"load_s": loaded - loading, "points_a_s": points / (loaded - loading)}
+    for name, delays in (("alone", alone), ("beside", beside)):
+        found |= {
+            f"windows_{name}": len(delays),
+            f"{name}_p50_s": statistics.median(delays),
+            f"{name}_p99_s": delays[int(0.99 * (len(delays) - 1))],
+        }
+    return found
+
+
+def live_plan(begin: float) -> list[list[bytes]]:
+    plan = []
+    for second in range(LIVE_S):
+        at = int((begin + second) * 1000)
+        line = b'{"project":"live","source":"s%d","metric":"m","event_time":%d,"value":%d.5}'
+        bodies = [(line % (n % 500, at + n // 2, n), at + n // 2) for n in range(LIVE_RATE)]
+        plan.append([rig.request(TOPIC, bodies[k : k + 100]) for k in range(0, LIVE_RATE, 100)])
+    return plan
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=3_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory-mb", type=int, nargs="*", default=[])
     parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--live", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--limit", help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
@@ -284,48 +344,60 @@ def main() -> int:
     if arguments.limit:
         limit(arguments.limit, arguments.url)
         return 0
-    figures: dict[str, object] = {}
-    bars: dict[str, tuple[float, str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="tidemark-bench-") as directory:
         stack = Stack(Path(directory) / "state")
         stack.up()
         server, port = sink()
         try:
-            bench = Bench(stack, port)
-            archive = Path(directory) / "points.jsonl.zst"
-            if arguments.rounds:
-                size = write_archive(archive, arguments.points)
-                rounds = []
-                for _ in range(arguments.rounds):
-                    least = bench.limit(archive)
-                    rounds.append({"limit_points_a_s": least, **bench.load(archive, arguments.points)})
-                    print(json.dumps(rounds[-1]), file=sys.stderr)
-                found = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
-                found["to_limit"] = statistics.median(one["points_a_s"] / one["limit_points_a_s"] for one in rounds)
-                found["raw_to_limit"] = statistics.median(
-                    one["raw_points_a_s"] / one["limit_points_a_s"] for one in rounds
-                )
-                figures |= {"text_mb": size >> 20, **{name: round(value, 3) for name, value in found.items()}}
-                bars["to_limit"] = (round(found["to_limit"], 2), ">=", 0.6)
-            memory = {}
-            for megabytes in arguments.memory_mb:
-                points = megabytes * 10_000 // SERIES * SERIES
-                write_archive(archive, points)
-                memory[megabytes] = round(bench.load(archive, points)["memory_mb"])
-                print(json.dumps({"memory_mb": memory}), file=sys.stderr)
-            if memory:
-                figures["most_memory_mb"] = memory
-                bars["memory_mb"] = (max(memory.values()), "<=", 600)
-                bars["memory_growth"] = (round(max(memory.values()) / min(memory.values()), 2), "<=", 1.1)
-            if arguments.kill:
-                write_archive(archive, arguments.points)
-                figures["killed"] = found_killed = killed(bench, archive, arguments.points, arguments.seed)
-                bars["written_to_points"] = (round(found_killed["written_to_points"], 3), "<=", 1.3)
-                bars["second_run_received"] = (found_killed["second_run_received"], "<=", 0)
+            figures, bars = measured(arguments, Bench(stack, port), Path(directory))
         finally:
             server.stop(0)
             stack.down(purge=True)
     return rig.finish("backfill", figures, bars)
+
+
+def measured(arguments: argparse.Namespace, bench: Bench, directory: Path) -> tuple[dict[str, object], Bars]:
+    figures: dict[str, object] = {}
+    bars: Bars = {}
+    archive, points = directory / "points.jsonl.zst", arguments.points
+    if arguments.rounds:
+        figures |= in_turn(bench, archive, points, arguments.rounds)
+        bars["to_limit"] = (float(str(figures["to_limit"])), ">=", 0.6)
+    memory: dict[int, int] = {}
+    for megabytes in arguments.memory_mb:
+        some = megabytes * 10_000 // SERIES * SERIES
+        write_archive(archive, some)
+        memory[megabytes] = round(bench.load(archive, some)["memory_mb"])
+        print(json.dumps({"memory_mb": memory}), file=sys.stderr)
+    if memory:
+        figures["most_memory_mb"] = memory
+        bars["memory_mb"] = (max(memory.values()), "<=", 600)
+        bars["memory_growth"] = (round(max(memory.values()) / min(memory.values()), 2), "<=", 1.1)
+    if arguments.kill:
+        write_archive(archive, points)
+        figures["killed"] = begun_again = killed(bench, archive, points, arguments.seed)
+        bars["written_to_points"] = (round(begun_again["written_to_points"], 3), "<=", 1.3)
+        bars["second_run_received"] = (begun_again["second_run_received"], "<=", 0)
+    if arguments.live:
+        write_archive(archive, points)
+        live = beside_live(bench, archive, points, directory)
+        figures["live"] = {name: round(value, 2) for name, value in live.items()}
+        bars["live_p99"] = (round(live["beside_p99_s"] / live["alone_p99_s"], 2), "<=", 2)
+    return figures, bars
+
+
+def in_turn(bench: Bench, archive: Path, points: int, number: int) -> dict[str, object]:
+    """The limit and the load in turn, medians."""
+    size = write_archive(archive, points)
+    rounds = []
+    for _ in range(number):
+        least = bench.limit(archive)
+        rounds.append({"limit_points_a_s": least, **bench.load(archive, points)})
+        print(json.dumps(rounds[-1]), file=sys.stderr)
+    found = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
+    found["to_limit"] = statistics.median(one["points_a_s"] / one["limit_points_a_s"] for one in rounds)
+    found["raw_to_limit"] = statistics.median(one["raw_points_a_s"] / one["limit_points_a_s"] for one in rounds)
+    return {"text_mb": size >> 20, **{name: round(value, 3) for name, value in found.items()}}
 
 
 if __name__ == "__main__":

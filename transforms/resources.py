@@ -161,12 +161,12 @@ class Store:
         """The process's settler."""
         return self.settlers(1)[0]
 
-    def settlers(self, number: int) -> list[Settler]:
-        """As many of the process's, which work beside each other."""
+    def settlers(self, number: int, *, archives: bool = False) -> list[Settler]:
+        """As many of the process's, which work beside each other; those of a load settle what archives owe as well."""
         return _once(
-            ("settlers", self, number),
+            ("settlers", self, number, archives),
             lambda: [
-                Settler(self._pool(), self.tiers_s, self.horizon_s, self.quantiles, (share, number))
+                Settler(self._pool(), self.tiers_s, self.horizon_s, self.quantiles, (share, number), archives)
                 for share in range(number)
             ],
         )

@@ -24,7 +24,7 @@ SETTLERS: Final = 2
 
 @dataclass(eq=False)
 class SettleLoaded(beam.PTransform):
-    """Once for each part of which no more comes, when that is so of all: settles what is due, and appends it to BigQuery.
+    """When no more comes of any part: settles what is due, and appends it to BigQuery.
 
     Guarantee: as of `Settle` and `WriteRollups`. Windows that are open are settled too where no pipeline does it later.
     While the database or BigQuery is away it waits.
@@ -41,8 +41,12 @@ class SettleLoaded(beam.PTransform):
         super().__init__()
 
     def expand(self, parts: Any) -> Any:
-        """The shuffle is the wait for all parts."""
-        settled = parts | "all parts" >> beam.Reshuffle() | beam.ParDo(_Settle(self)).with_output_types(None)
+        """Counting them is the wait for all parts."""
+        settled = (
+            parts
+            | "all parts" >> beam.CombineGlobally(beam.combiners.CountCombineFn())
+            | beam.ParDo(_Settle(self)).with_output_types(None)
+        )
         return (settled,) | "settled" >> beam.Flatten()  # see `WriteRollups.expand`
 
 
@@ -50,7 +54,7 @@ class _Settle(beam.DoFn):
     def __init__(self, config: SettleLoaded) -> None:
         self._config = config
 
-    def process(self, _part: str) -> Iterator[None]:
+    def process(self, _parts: int) -> Iterator[None]:
         store, warehouse = self._config.store, self._config.warehouse
         settle_due(store, warehouse, LOADING.stopping)
         if not LOADING.stopping.is_set() and not until_done(store.is_read, count=count, give_up=LOADING.stopping):
@@ -59,12 +63,13 @@ class _Settle(beam.DoFn):
 
 
 def settle_due(store: Store, warehouse: Warehouse, stopping: Event) -> None:
-    """Settle all that is due now; what becomes due meanwhile, as it does beside live traffic, is left."""
+    """Settle all that is due now or owed by archives; what becomes due meanwhile, as beside live traffic, is left."""
     while not stopping.is_set():
         began = time.monotonic()
         found = until_done(lambda: _settle_beside(store, warehouse), count=count, give_up=stopping)
+        left = until_done(lambda: store.settler().owed_by_archives(), count=count, give_up=stopping)
         age_s = until_done(lambda: store.settler().oldest_due_s(), count=count, give_up=stopping)
-        if not found or age_s < time.monotonic() - began:
+        if not found or (not left and age_s < time.monotonic() - began):
             return
 
 
@@ -78,7 +83,8 @@ def _settle_beside(store: Store, warehouse: Warehouse) -> bool:
     """By several settlers, of which one settles while another one's rows are appended; whether there was anything."""
     with ThreadPoolExecutor(SETTLERS, "settle") as threads:
         found = [
-            threads.submit(_settle, store, warehouse, settler, everything=False) for settler in store.settlers(SETTLERS)
+            threads.submit(_settle, store, warehouse, settler, everything=False)
+            for settler in store.settlers(SETTLERS, archives=True)
         ]
         return any([one.result() for one in found])  # noqa: C419  # wait for all
 

@@ -44,6 +44,8 @@ NOT_RUN = {
     ("README.md", ".venv/bin/tidemark local run"): ELSEWHERE + "tests/page",
     ("docs/page.md", ".venv/bin/tidemark local run"): ELSEWHERE + "tests/page",
     ("docs/operations/local.md", ".venv/bin/tidemark local run"): ELSEWHERE + "tests/page",
+    ("docs/operations/backfill.md", "ERROR"): PICTURE,
+    ("docs/operations/backfill.md", "python -m pipelines.backfill 'gs:"): GOOGLE,
     ("docs/operations/database.md", "cams: windows"): PICTURE,
     ("docs/operations/database.md", "psql …"): ELSEWHERE + "tests/store/test_roles.py",
     ("docs/operations/dataflow.md", "gcloud"): GOOGLE,

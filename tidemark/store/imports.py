@@ -1,7 +1,7 @@
 """Loads archives: how far each part of a file is loaded is kept in the transaction of its points.
 
     imports   a row a part of a file: which places of it are done, and what became of them
-    marks     of its points, ranges together; due when the part is through, or when they have been gathered for a while
+    marks     of its points, ranges together; settled when the part is through, or when they have been gathered for a while
 
 So a load may be killed at any instant and begun again: what is done is passed over, and what is not is written once more,
 which changes nothing. Its rollups are settled about once a window, however the file is ordered.
@@ -66,19 +66,16 @@ WITH gone AS (
     RETURNING tier_s, window_from, window_to, series_id, ready_at
 )
 INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at, import_id)
-SELECT tier_s, greatest(lower(r), day), least(upper(r), day + step), series_id, ready_at, id FROM (
-    SELECT tier_s, series_id, {ready_at} AS ready_at, {id} AS id,
+SELECT tier_s, greatest(lower(r), day), least(upper(r), day + step), series_id, ready_at, CAST(%s AS bigint) FROM (
+    SELECT tier_s, series_id, {ready_at} AS ready_at,
            range_agg(tstzrange(window_from, window_to)) AS ranges, {step} AS step
     FROM gone GROUP BY tier_s, series_id
 ) joined, unnest(ranges) AS r,
 generate_series(date_bin(step, lower(r), to_timestamp(0)), upper(r) - interval '1 microsecond', step) AS day"""
-_JOIN_FOR_LATER: Final = _JOIN.format(
-    which="ready_at > clock_timestamp()", ready_at="max(ready_at)", id="CAST(%s AS bigint)", step=_EVER
-)
-_JOIN_DUE: Final = _JOIN.format(
+_JOIN_FOR_LATER: Final = _JOIN.format(which="ready_at > clock_timestamp()", ready_at="max(ready_at)", step=_EVER)
+_JOIN_THROUGH: Final = _JOIN.format(
     which="true",
-    ready_at="clock_timestamp()",
-    id="CAST(NULL AS bigint)",
+    ready_at="clock_timestamp() + interval '1 second' * %s",
     # days, so that several settlers can take some each; a series is one's own
     step=f"CASE WHEN series_id IS NULL THEN interval '{DAY_S} seconds' ELSE {_EVER} END",
 )
@@ -206,7 +203,10 @@ class Importing:
         return written
 
     def finish(self, *, through: bool) -> None:
-        """No more comes of the part: what it owes is due; `through`: all of it is done.
+        """No more comes of the part; `through`: all of it is done.
+
+        What it owes is for this load to settle, which takes it at once. Should it not live, any other settler does, when it
+        has been gathered as long as before: live windows need not wait for it meanwhile.
 
         Raises:
             UnavailableError, MisconfiguredError: it may be done; doing it again is harmless.
@@ -214,7 +214,8 @@ class Importing:
         with transaction(self.writer.pool) as connection:
             if through:
                 connection.exec_driver_sql(_FINISH, (self.id,))
-            connection.exec_driver_sql(_JOIN_DUE, (self.id,))
+            whose = (self.id, self.gather_s) if through else (None, 0)
+            connection.exec_driver_sql(_JOIN_THROUGH, (self.id, *whose))
 
     def owe(self, connection: Connection, points: Points, policy: Policy) -> None:
         """Mark the windows of points, in few ranges; see `tidemark.store.owing.Owes`."""

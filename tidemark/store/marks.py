@@ -25,12 +25,15 @@ a backup, ids begin again, and one that was at work meanwhile must not mistake a
 _IDS: Final = f"SELECT n & ((1::bigint << 40) - 1) FROM unnest(CAST(%s AS bigint[])) AS m(n) WHERE n >> 40 = {_SERVER}"
 _CUT: Final = f"""
 WITH gone AS (
-    DELETE FROM marks WHERE id = ANY(ARRAY({_IDS})) RETURNING {NUMBER} AS number, tier_s, series_id, ready_at, closing
+    DELETE FROM marks WHERE id = ANY(ARRAY({_IDS}))
+    RETURNING {NUMBER} AS number, tier_s, series_id, ready_at, closing, import_id
 )
-INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at, closing)
-SELECT g.tier_s, to_timestamp(p.f), to_timestamp(p.t), g.series_id, g.ready_at, g.closing
+INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at, closing, import_id)
+SELECT g.tier_s, to_timestamp(p.f), to_timestamp(p.t), g.series_id, g.ready_at, g.closing, g.import_id
 FROM unnest(CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS bigint[])) AS p(number, f, t) JOIN gone g USING (number)
 RETURNING {NUMBER}, extract(epoch FROM window_from)::bigint, extract(epoch FROM window_to)::bigint, series_id"""
+OF_LOADED: Final = "import_id IN (SELECT id FROM imports WHERE finished_at IS NOT NULL)"
+"""The SQL of marks that archives owe which are loaded: of the load that does not wait until they are due."""
 _DELETE: Final = f"DELETE FROM marks WHERE id = ANY(ARRAY({_IDS}))"
 
 

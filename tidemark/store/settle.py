@@ -28,7 +28,7 @@ from tidemark.store.connection import transaction
 from tidemark.store.copy import copy_out
 from tidemark.store.fold import Range, points_of, rollups_of
 from tidemark.store.hypertable import CHUNKS_A_TRANSACTION
-from tidemark.store.marks import NUMBER, cut_marks, delete_marks, mark_windows
+from tidemark.store.marks import NUMBER, OF_LOADED, cut_marks, delete_marks, mark_windows
 from tidemark.store.parts import ANY_SPAN, Mark, Part, cuts, floor2, of_all, of_series
 from tidemark.store.replace import REPLACED, Kind, replace
 from tidemark.wire.summary import ROLLUP, Rollups
@@ -92,6 +92,8 @@ class Settler:
     quantiles: bool = False
     share: tuple[int, int] = (0, 1)
     """Of so many settlers beside each other the one with this number, from 0; each takes other days, or other series."""
+    archives: bool = False
+    """Takes what archives owe at once; others leave it to the load for a while, see `tidemark.store.imports`."""
     _smaller: dict[int, dict[tuple[int, int, int | None], int]] = field(default_factory=dict, init=False)
     """By tier and by what a mark owes: with how many windows at most to try again what could not be settled; those with
     the least come last."""
@@ -118,7 +120,8 @@ class Settler:
             UnavailableError, MisconfiguredError: what was yielded so far stands; the rest keeps its marks. The first
                 of what failed.
         """
-        which = "NOT closing" if everything else "ready_at <= clock_timestamp()"
+        due = f"(ready_at <= clock_timestamp() OR {OF_LOADED})" if self.archives else "ready_at <= clock_timestamp()"
+        which = "NOT closing" if everything else due
         until = time.monotonic() + LOOK_S
         yielded: set[int] = set()
         failures: list[UnavailableError | MisconfiguredError] = []
@@ -146,6 +149,12 @@ class Settler:
                 "SELECT extract(epoch FROM clock_timestamp() - min(ready_at)) FROM marks"
             ).scalar()
         return max(0.0, float(age)) if age is not None else 0.0
+
+    def owed_by_archives(self) -> bool:
+        """Whether archives that are loaded owe anything still."""
+        with transaction(self.pool) as connection:
+            answer = connection.exec_driver_sql(f"SELECT EXISTS (SELECT FROM marks WHERE {OF_LOADED})")
+            return bool(answer.scalar_one())
 
     def _parts(self, level: int, which: str, yielded: set[int]) -> tuple[list[Part], list[Part]]:
         """What else is due in a tier, of all series and of single ones, in the order in which to settle it."""
