@@ -64,14 +64,17 @@ class Size:
     dollars_a_month: float
 
 
-def size(rate: int, points: int, interval_s: float, early_s: float, days: int) -> Size:
-    """The model: `rate` points a second in messages of `points`, a point of each series every `interval_s`."""
+def size(rate: int, points: int, interval_s: float, early_s: float | None, days: int) -> Size:
+    """The model: `rate` points a second in messages of `points`, a point of each series every `interval_s`.
+
+    Without previews where `early_s` is None, and with those on time alone where it is 0.
+    """
     series = rate * interval_s
-    early = max(1.0, 60 / max(early_s, interval_s))
+    early = max(1.0, 60 / max(early_s, interval_s)) if early_s else 0
     upper = sum(times / length for length, times in UPPER)
     minutes = 1 / max(60, interval_s)
     settled = series * (minutes + upper)
-    rows = settled + series * minutes * (1 + early)
+    rows = settled if early_s is None else settled + series * minutes * (1 + early)
     cpus = (rate * WORKER_US[points] + settled * SETTLE_US + rows * APPEND_US) / 1e6
     workers = math.ceil(cpus / BUSY / CPUS)
     stored = (
@@ -120,6 +123,26 @@ def table(interval_s: float = 10, early_s: float = 10, days: int = 30) -> list[s
     return lines
 
 
+def previews(rate: int = 100_000, interval_s: float = 10, days: int = 30) -> list[str]:
+    """The lines of the page's table of what previews cost."""
+    lines = [
+        "| at 100,000 points a second, 500 a message | rows/s | worker CPUs busy | to BigQuery a day | $ a month |",
+        "|---|---|---|---|---|",
+    ]
+    for name, early_s in (
+        ("`--early_firing_s=10`", 10),
+        ("`--early_firing_s=60`", 60),
+        ("`--early_firing_s=0`: one on time", 0),
+        ("`--previews=false`: none", None),
+    ):
+        of = size(rate, 500, interval_s, early_s, days)
+        lines.append(
+            f"| {name} | {of.rows_a_second:,.0f} | {of.worker_cpus:.2g} | {of.appended_gb_a_day:,.0f} GB |"
+            f" {of.dollars_a_month:,.0f} |"
+        )
+    return lines
+
+
 def inputs() -> list[str]:
     """The lines of the page's table of inputs."""
     rows = (
@@ -140,6 +163,7 @@ def main() -> int:
     parser.add_argument("--days", type=int, default=30)
     arguments = parser.parse_args()
     print("\n".join(table(arguments.interval_s, arguments.early_firing_s, arguments.days)))
+    print("\n" + "\n".join(previews(interval_s=arguments.interval_s, days=arguments.days)))
     return 0
 
 

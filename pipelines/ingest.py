@@ -62,14 +62,16 @@ def build(pipeline: beam.Pipeline, options: PipelineOptions, values: Values, map
         bundle_s=engine.bundle_s(options),
     )
     metrics = Endpoint.of(values)
-    (
+    raw = (
         pipeline
         | "read" >> read
         | "decode" >> DecodeMessages(Limits.of(values), mapping)
-        | "write raw" >> WriteRaw(store, values.shards, preview_s, metrics, heart if native else None)
-        | "preview" >> Preview(base_s, values.early_firing_s, preview_s, values.quantiles)
-        | "write previews" >> WriteRollups(store, warehouse, metrics)
+        | "write raw"
+        >> WriteRaw(store, values.shards, preview_s, metrics, heart if native else None, previews=values.previews)
     )
+    if values.previews:
+        previews = raw | "preview" >> Preview(base_s, values.early_firing_s, preview_s, values.quantiles)
+        previews | "write previews" >> WriteRollups(store, warehouse, metrics)
     settled = pipeline | "settle" >> Settle(store, values.settle_every_s, metrics)
     settled | "write settled" >> WriteRollups(store, warehouse, metrics)
 

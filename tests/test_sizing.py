@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 MODEL = runpy.run_path(str(ROOT / "bench" / "sizing.py"))
 
 
-@pytest.mark.parametrize("part", ["table", "inputs"])
+@pytest.mark.parametrize("part", ["table", "previews", "inputs"])
 def test_the_page_has_what_the_model_says(part: str) -> None:
     page = (ROOT / "docs" / "operations" / "sizing.md").read_text()
     assert "\n" + "\n".join(MODEL[part]()) + "\n" in page

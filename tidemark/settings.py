@@ -286,7 +286,21 @@ INGEST = (
     HORIZON_S,
     DEBOUNCE_S,
     QUANTILES,
-    Setting("early_firing_s", int, "10", "How often an open window shows an early preview, in whole seconds.", 1, 3600),
+    Setting(
+        "previews",
+        flag,
+        "true",
+        "Rows of windows before they are settled. Without them nothing is shuffled and BigQuery has settled rows only, a "
+        "horizon after the end of a window.",
+    ),
+    Setting(
+        "early_firing_s",
+        int,
+        "10",
+        "How often an open window shows an early preview, in whole seconds; 0: never, only one on time.",
+        0,
+        3600,
+    ),
     Setting(
         "idle_timeout_s",
         float,

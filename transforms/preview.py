@@ -3,8 +3,9 @@
 The policy, all of it:
 - The window is the base tier's, aligned to UTC. The key is a shard, a hash of the series, so that the cost of a point
   does not grow with the number of series; the value is a block of points.
-- A window fires early, every `early_s` of processing time, as long as it is open; on time, when the watermark passes
-  its end; late, at most every `early_s`, until the allowed lateness has passed.
+- A window fires early, every `early_s` of processing time, as long as it is open, unless that is 0; on time, when the
+  watermark passes its end; late, at most every `early_s`, or `LATE_S`, until the allowed lateness has passed. Prism fires
+  late ones by the early trigger alone (Beam 2.77): there, a window without early ones has no late ones.
 - Each firing shows everything the window has seen (accumulating), duplicates and overwritten points resolved. The
   engine brings all blocks of the window again; a process remembers what it has folded, and sorts only what is new.
 - The pane that closes a window for good shows nothing when the clock, too, is past the lateness: the window is past its
@@ -51,6 +52,8 @@ send every block of a window again at each firing."""
 FEW_POINTS: Final = 16
 """Up to so many are not worth compressing."""
 SWEEP_S: Final = 1.0
+LATE_S: Final = 10
+"""Between two late firings, where there are no early ones."""
 WINDOW_POINTS: Final = 4_000_000
 """Remembered between firings by one process, about 40 bytes each."""
 CLOSED_WINDOWS: Final = 10_000
@@ -102,7 +105,7 @@ class Preview(beam.PTransform):
 
     Args:
         base_s: Length of the base tier's windows in seconds.
-        early_s: Time between two firings of an open window; whole seconds, Beam cuts the rest off.
+        early_s: Time between two firings of an open window; whole seconds, Beam cuts the rest off. 0: it has none.
         lateness_s: Allowed lateness.
         quantiles: Rows have p50, p90 and p99.
     """
@@ -115,6 +118,11 @@ class Preview(beam.PTransform):
     def __post_init__(self) -> None:
         super().__init__()
 
+    @property
+    def pause_s(self) -> int:
+        """Time between two firings of a window."""
+        return self.early_s or LATE_S
+
     def expand(self, points: Any) -> Any:
         """Window, collect, fold."""
         return (
@@ -123,7 +131,8 @@ class Preview(beam.PTransform):
             >> beam.WindowInto(
                 FixedWindows(self.base_s),
                 trigger=trigger.AfterWatermark(
-                    early=trigger.AfterProcessingTime(self.early_s), late=trigger.AfterProcessingTime(self.early_s)
+                    early=trigger.AfterProcessingTime(self.early_s) if self.early_s else None,
+                    late=trigger.AfterProcessingTime(self.pause_s),
                 ),
                 accumulation_mode=trigger.AccumulationMode.ACCUMULATING,
                 allowed_lateness=self.lateness_s,
@@ -230,11 +239,11 @@ class _Fold(beam.DoFn):
             label = "late"
         kept.closed |= pane.timing in (PaneInfoTiming.ON_TIME, PaneInfoTiming.LATE)
         if not kept.closed:
-            for_s = config.base_s + config.early_s + config.lateness_s
+            for_s = config.base_s + config.pause_s + config.lateness_s
         elif len(kept.seen) > known:
-            for_s = config.early_s + config.lateness_s
+            for_s = config.pause_s + config.lateness_s
         else:  # nothing new: the window may be over, and is folded again if it is not
-            for_s = 2.0 * config.early_s
+            for_s = 2.0 * config.pause_s
         _WINDOWS.keep(key, kept, for_s)
         if len(rows):
             yield RollupBatch(rows.tobytes(), label, [], 0)

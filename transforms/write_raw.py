@@ -42,6 +42,7 @@ class WriteRaw(beam.PTransform):
         preview_s: How long after its end a window still has previews; later points are counted and left out.
         metrics: Where the worker serves its own.
         heart: Where the process says that it reads, where the engine has the reader; else the reader does.
+        previews: Something is passed on.
     """
 
     store: Store
@@ -49,13 +50,15 @@ class WriteRaw(beam.PTransform):
     preview_s: float
     metrics: Endpoint = NOWHERE
     heart: Heart | None = None
+    previews: bool = True
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def expand(self, blocks: Any) -> Any:
-        """One ParDo."""
-        return blocks | beam.ParDo(_Write(self)).with_output_types(tuple[int, bytes])
+        """One ParDo; see `WriteRollups.expand` for what takes nothing."""
+        written = blocks | beam.ParDo(_Write(self)).with_output_types(tuple[int, bytes])
+        return written if self.previews else (written,) | "written" >> beam.Flatten()
 
 
 class _Write(beam.DoFn):
@@ -78,6 +81,8 @@ class _Write(beam.DoFn):
         observe("block_points", len(block.points))
         self._count(block, written)
         self._count_lateness(self._note(block), written)
+        if not self._config.previews:
+            return
         base_s = store.tiers_s[0]
         for shard, start, points in by_shard(written.points, base_s, self._config.shards):
             if start / MICROSECONDS + base_s + self._config.preview_s < time.time():

@@ -80,8 +80,8 @@ def test_what_the_local_engine_cannot_do_is_refused_by_name(reason: str) -> None
         refuse(pipeline)
 
 
-def test_labels_are_stable_since_engines_match_state_by_them() -> None:
-    options, values = parse(OPTIONS)
+def labels(*more: str) -> tuple[beam.Pipeline, list[str]]:
+    options, values = parse([*OPTIONS, *more])
     pipeline = beam.Pipeline(options=options)
     build(pipeline, options, values)
     seen: list[str] = []
@@ -94,8 +94,21 @@ def test_labels_are_stable_since_engines_match_state_by_them() -> None:
             seen.append(node.full_label)  # type: ignore[attr-defined]
 
     pipeline.visit(Visitor())
+    return pipeline, seen
+
+
+def test_labels_are_stable_since_engines_match_state_by_them() -> None:
+    pipeline, seen = labels()
     assert [label for label in LABELS if label not in seen] == []
     assert {label.split("/")[0] for label in seen if label} == {label.split("/")[0] for label in LABELS}
+    assert refusals(pipeline) == []
+
+
+def test_without_previews_all_other_stages_have_the_same_labels() -> None:
+    pipeline, seen = labels("--previews=false")
+    left_out = ("preview", "write previews")
+    assert [label for label in LABELS if label not in seen] == [one for one in LABELS if one.startswith(left_out)]
+    assert [label for label in seen if label.startswith(left_out)] == []
     assert refusals(pipeline) == []
 
 

@@ -60,9 +60,9 @@ def local_pipeline() -> Iterator[beam.Pipeline]:
         engine.close()
 
 
-def run(stream: streams.TestStream, wanted: Callable[[list], None]) -> None:
+def run(stream: streams.TestStream, wanted: Callable[[list], None], early_s: int = EARLY_S) -> None:
     with local_pipeline() as pipeline:
-        found = pipeline | stream | Preview(BASE_S, EARLY_S, LATENESS_S) | beam.FlatMap(described)
+        found = pipeline | stream | Preview(BASE_S, early_s, LATENESS_S) | beam.FlatMap(described)
         assert_that(found, wanted)
 
 
@@ -154,6 +154,13 @@ def test_many_early_firings_accumulate(times: int) -> None:
         stream.advance_watermark_to_infinity(),
         shows(*(("early", (1, 0, i + 1, i + 1.0)) for i in range(times)), ("on_time", (1, 0, times, float(times)))),
     )
+
+
+def test_without_early_firings_a_window_shows_itself_on_time() -> None:
+    stream = streams.TestStream().advance_watermark_to(START_S)
+    for i in range(5):
+        stream = stream.add_elements([points((1, i + 1, 1.0))]).advance_processing_time(EARLY_S + 1)
+    run(stream.advance_watermark_to_infinity(), shows(("on_time", (1, 0, 5, 5.0))), early_s=0)
 
 
 def state(number: int) -> WindowState:
