@@ -25,12 +25,11 @@ from tidemark.logs import log
 from tidemark.settings import DAY_S, Values
 from tidemark.store.agreement import hold
 from tidemark.store.connection import transaction
-from tidemark.store.copy import copy_out
-from tidemark.store.fold import Range, points_of, rollups_of
+from tidemark.store.fold import SORTED, Range, points_of, rollups_of
 from tidemark.store.hypertable import CHUNKS_A_TRANSACTION
 from tidemark.store.marks import NUMBER, cut_marks, delete_marks, mark_windows
 from tidemark.store.parts import ANY_SPAN, Mark, Part, cuts, floor2, of_all, of_series
-from tidemark.store.replace import REPLACED, Kind, replace
+from tidemark.store.replace import Kind, replaced
 from tidemark.wire.summary import ROLLUP, Rollups
 
 _LOCK: Final = 0x7469_6465  # "tide"
@@ -264,8 +263,8 @@ class Settler:
         else:
             # the points have no index by time to be counted in: materialized, so that the limit does not choose the plan
             read = (
-                f"WITH p AS MATERIALIZED (SELECT p.event_time FROM {points_of(scope)})"
-                f" SELECT p.event_time FROM p OFFSET {SOURCES_A_ROW * rows:d} LIMIT 1"
+                f"WITH p AS MATERIALIZED (SELECT FROM {points_of(scope)})"
+                f" SELECT true FROM p OFFSET {SOURCES_A_ROW * rows:d} LIMIT 1"
             )
         with transaction(self.pool) as connection:
             answer = connection.exec_driver_sql(f"SELECT ({own}) IS NOT NULL OR ({read}) IS NOT NULL")
@@ -275,13 +274,21 @@ class Settler:
         tier_s = self.tiers_s[level]
         scope, marks = part
         with transaction(self.pool) as connection:
-            clock_us = self._lock(connection, scope)
+            self._lock(connection, scope)
+            clock_us, empty = self._look(connection, tier_s, scope)
             if isinstance(scope, Range):
                 # Every mark that is visible now is in the snapshot below as well: one settling serves them all.
                 around = connection.exec_driver_sql(_AROUND, (tier_s, scope.start, scope.end, MARKS_A_ROUND)).all()
                 marks = [*marks, *(Mark(*row) for row in around)]
-            replaced = replace(self.tiers_s[: level + 1], scope, self.horizon_s, clock_us, quantiles=self.quantiles)
-            found = copy_out(connection, replaced, REPLACED)
+            found = replaced(
+                connection,
+                self.tiers_s[: level + 1],
+                scope,
+                self.horizon_s,
+                clock_us,
+                empty=empty,
+                quantiles=self.quantiles,
+            )
             rows = found[list(ROLLUP.names or ())].astype(ROLLUP)
             if level + 1 < len(self.tiers_s):
                 news = rows[found["kind"] != Kind.UNCHANGED]
@@ -295,8 +302,8 @@ class Settler:
         )
         return Settled(rows, changed, corrected, refreshed, sorted({mark.id for mark in marks}))
 
-    def _lock(self, connection: Connection, scope: Range | list[Range]) -> int:
-        """One settler at a time in each window of the largest tier; returns the database's clock in microseconds.
+    def _lock(self, connection: Connection, scope: Range | list[Range]) -> None:
+        """One settler at a time in each window of the largest tier.
 
         The locks are taken in order, so that two settlers never wait crosswise.
         """
@@ -309,8 +316,15 @@ class Settler:
         )
         if self.quantiles:
             connection.exec_driver_sql(NO_NESTED_LOOPS)
-        clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-        return int(connection.exec_driver_sql(clock).scalar_one())
+        connection.exec_driver_sql(SORTED)
+
+    def _look(self, connection: Connection, tier_s: int, scope: Range | list[Range]) -> tuple[int, bool]:
+        """Once it is locked: the database's clock in microseconds, and whether the scope has no rollups yet."""
+        clock_us, empty = connection.exec_driver_sql(
+            "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,"
+            f" NOT EXISTS (SELECT FROM {rollups_of(scope, tier_s)})"
+        ).one()
+        return clock_us, empty
 
     def _hold(self, connection: Connection) -> None:
         """Last in a transaction: settings that were changed while it ran may owe what it has read as settled."""
