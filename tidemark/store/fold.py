@@ -215,7 +215,7 @@ def fold_rollups(tier_s: int, source: str, *, quantiles: bool = False) -> str:
     squares would cancel.
     """
     wide = f"date_bin(interval '{tier_s:d} seconds', p.window_start, {timestamp(0)})"
-    counted = f"""SELECT p.series_id, p.wide_start AS window_start, u.bin, sum(u.n) AS n
+    counted = f"""SELECT p.series_id, p.wide_start AS window_start, u.bin, sum(u.n::float8) AS n
         FROM (SELECT p.*, {wide} AS wide_start FROM {source}) p CROSS JOIN LATERAL unnest(p.bins, p.bin_counts) AS u(bin, n)
         WHERE p.count > 0 GROUP BY 1, 2, 3"""
     summaries = f"""

@@ -38,6 +38,15 @@ REPLACED: Final = np.dtype([*ROLLUP.descr, ("kind", "<i4")])
 """What the statement returns, a row a rollup."""
 
 
+def look(connection: Connection, tier_s: int, scope: Range | list[Range]) -> tuple[int, bool]:
+    """The database's clock in microseconds, and whether a scope has no rollups yet; once its windows are locked."""
+    clock_us, empty = connection.exec_driver_sql(
+        "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,"
+        f" NOT EXISTS (SELECT FROM {rollups_of(scope, tier_s)})"
+    ).one()
+    return clock_us, empty
+
+
 def replaced(
     connection: Connection,
     tiers_s: Sequence[int],
@@ -60,8 +69,8 @@ def replaced(
         scope: Its windows.
         horizon_s: After so long a row is final.
         clock_us: The database's, in microseconds: at least this is the revision of what changes.
-        empty: A statement before this one has found no rollups in the scope: they are tried to be inserted without a
-            look at each. A deletion may have committed some meanwhile; then that is taken back, and they are replaced.
+        empty: `look` found no rollups in the scope: then they are inserted. A deletion may commit some meanwhile; the
+            insertion is taken back then, and they are replaced.
         quantiles: With sketches.
     """
     if empty:

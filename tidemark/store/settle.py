@@ -24,12 +24,13 @@ from tidemark.failpoints import reach
 from tidemark.logs import log
 from tidemark.settings import DAY_S, Values
 from tidemark.store.agreement import hold
+from tidemark.store.amount import is_more
 from tidemark.store.connection import transaction
-from tidemark.store.fold import SORTED, Range, points_of, rollups_of
+from tidemark.store.fold import SORTED, Range
 from tidemark.store.hypertable import CHUNKS_A_TRANSACTION
 from tidemark.store.marks import NUMBER, cut_marks, delete_marks, mark_windows
 from tidemark.store.parts import ANY_SPAN, Mark, Part, cuts, floor2, of_all, of_series
-from tidemark.store.replace import Kind, replaced
+from tidemark.store.replace import Kind, look, replaced
 from tidemark.wire.summary import ROLLUP, Rollups
 
 _LOCK: Final = 0x7469_6465  # "tide"
@@ -227,8 +228,12 @@ class Settler:
         limit = min(self._smaller[tier_s].get(mark.what, UNTRIED) for mark in part.marks)
         most = self._most_windows(level, limit)
         if windows <= most:
-            if not isinstance(part.scope, Range) or not self._too_much(level, part.scope):
+            if not isinstance(part.scope, Range):
                 return None
+            with transaction(self.pool) as connection:
+                rows, sources = ROWS_A_TRANSACTION, SOURCES_A_ROW * ROWS_A_TRANSACTION
+                if not is_more(connection, self.tiers_s[: level + 1], part.scope, rows, sources):
+                    return None
             most = floor2(windows - 1)
         cell_s = most * tier_s
         begin = (-(-part.end // cell_s) - CELLS) * cell_s
@@ -250,32 +255,12 @@ class Settler:
         smaller, left = of_all(marks, cell_s)
         return smaller + of_series(left, tier_s, most, cell_s, self._most_seconds(level))
 
-    def _too_much(self, level: int, scope: Range) -> bool:
-        """Whether the windows of a range have more rows, or more to read for them, than one transaction should take.
-
-        Both are counted no further than that.
-        """
-        rows = ROWS_A_TRANSACTION
-        own = f"SELECT p.window_start FROM {rollups_of(scope, self.tiers_s[level])} ORDER BY p.window_start OFFSET {rows:d} LIMIT 1"
-        if level:
-            below = rollups_of(scope, self.tiers_s[level - 1])
-            read = f"SELECT p.window_start FROM {below} ORDER BY p.window_start OFFSET {SOURCES_A_ROW * rows:d} LIMIT 1"
-        else:
-            # the points have no index by time to be counted in: materialized, so that the limit does not choose the plan
-            read = (
-                f"WITH p AS MATERIALIZED (SELECT FROM {points_of(scope)})"
-                f" SELECT true FROM p OFFSET {SOURCES_A_ROW * rows:d} LIMIT 1"
-            )
-        with transaction(self.pool) as connection:
-            answer = connection.exec_driver_sql(f"SELECT ({own}) IS NOT NULL OR ({read}) IS NOT NULL")
-            return bool(answer.scalar_one())
-
     def _settle(self, level: int, part: Part) -> Settled:
         tier_s = self.tiers_s[level]
         scope, marks = part
         with transaction(self.pool) as connection:
             self._lock(connection, scope)
-            clock_us, empty = self._look(connection, tier_s, scope)
+            clock_us, empty = look(connection, tier_s, scope)
             if isinstance(scope, Range):
                 # Every mark that is visible now is in the snapshot below as well: one settling serves them all.
                 around = connection.exec_driver_sql(_AROUND, (tier_s, scope.start, scope.end, MARKS_A_ROUND)).all()
@@ -317,14 +302,6 @@ class Settler:
         if self.quantiles:
             connection.exec_driver_sql(NO_NESTED_LOOPS)
         connection.exec_driver_sql(SORTED)
-
-    def _look(self, connection: Connection, tier_s: int, scope: Range | list[Range]) -> tuple[int, bool]:
-        """Once it is locked: the database's clock in microseconds, and whether the scope has no rollups yet."""
-        clock_us, empty = connection.exec_driver_sql(
-            "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,"
-            f" NOT EXISTS (SELECT FROM {rollups_of(scope, tier_s)})"
-        ).one()
-        return clock_us, empty
 
     def _hold(self, connection: Connection) -> None:
         """Last in a transaction: settings that were changed while it ran may owe what it has read as settled."""
