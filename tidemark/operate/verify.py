@@ -71,8 +71,7 @@ def verify(
     try:
         report = Report()
         settings = [
-            f"SELECT set_config('work_mem', '{WORK_MEM}', true)",
-            SORTED,
+            f"SELECT set_config('work_mem', '{WORK_MEM}', true), {SORTED}",
             *([NO_NESTED_LOOPS] if quantiles else []),
         ]
         with snapshot(pool, *settings) as now:

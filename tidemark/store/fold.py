@@ -78,8 +78,8 @@ _ROLLUPS_AT: Final = {
 }
 """The same as above in half of the time, since no window's points are sorted. Of many hashed groups the arrays would all be
 in memory at once: see `SORTED`."""
-SORTED: Final = "SELECT set_config('enable_hashagg', 'off', true)"
-"""For a transaction that folds: its groups come one after the other."""
+SORTED: Final = "set_config('enable_hashagg', 'off', true)"
+"""The SQL of a setting for a transaction that folds: its groups come one after the other."""
 MEAN_OF_WIDE: Final = _mean("sum(p.sum) OVER whole", "sum(p.count::float8) OVER whole")
 """Exact below 2^53 points; the sum of integers is a numeric, and to make that a double for each row takes long."""
 SKETCH: Final = ("bins", "bin_counts", *QUANTILES)
@@ -111,9 +111,16 @@ def timestamp(seconds: int) -> str:
 
 
 def ranges_sql(ranges: Sequence[Range]) -> str:
-    """The SQL of ranges of single series, as a table r(series_id, start, until)."""
-    values = ", ".join(f"({r.series_id:d}, {timestamp(r.start)}, {timestamp(r.end)})" for r in ranges)
-    return f"(VALUES {values}) AS r(series_id, start, until)"
+    """The SQL of ranges of single series, as a table r(series_id, start, until).
+
+    Of three arrays: a thousand rows of VALUES take longer to be parsed and planned than to be settled.
+    """
+    ids, starts, ends = (
+        "'{" + ",".join(f"{number:d}" for number in numbers) + "}'"
+        for numbers in zip(*((r.series_id, r.start, r.end) for r in ranges), strict=True)
+    )
+    arrays = f"unnest({ids}::integer[], {starts}::bigint[], {ends}::bigint[])"
+    return f"(SELECT u.s AS series_id, to_timestamp(u.f) AS start, to_timestamp(u.t) AS until FROM {arrays} AS u(s, f, t)) AS r"
 
 
 def points_of(scope: Range | Sequence[Range]) -> str:

@@ -62,6 +62,10 @@ _AROUND: Final = f"""
 SELECT {NUMBER}, extract(epoch FROM window_from)::bigint, extract(epoch FROM window_to)::bigint, series_id
 FROM marks WHERE tier_s = %s AND window_from >= to_timestamp(%s) AND window_to <= to_timestamp(%s) LIMIT %s"""
 
+_LOCK_WINDOWS: Final = f"""
+SELECT pg_advisory_xact_lock(%s, w), set_config('work_mem', %s, true), {SORTED}
+FROM unnest(CAST(%s AS integer[])) AS u(w)"""
+
 
 class Settled(NamedTuple):
     """One transaction's rows.
@@ -295,13 +299,9 @@ class Settler:
         largest = self.tiers_s[-1]
         ranges = [scope] if isinstance(scope, Range) else scope
         windows = sorted({w for r in ranges for w in range(r.start // largest, -(-r.end // largest))})
-        connection.exec_driver_sql(
-            "SELECT pg_advisory_xact_lock(%s, w), set_config('work_mem', %s, true) FROM unnest(CAST(%s AS integer[])) AS u(w)",
-            (_LOCK, WORK_MEM, windows),
-        )
+        connection.exec_driver_sql(_LOCK_WINDOWS, (_LOCK, WORK_MEM, windows))
         if self.quantiles:
             connection.exec_driver_sql(NO_NESTED_LOOPS)
-        connection.exec_driver_sql(SORTED)
 
     def _hold(self, connection: Connection) -> None:
         """Last in a transaction: settings that were changed while it ran may owe what it has read as settled."""
