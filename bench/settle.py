@@ -3,13 +3,17 @@
     python bench/settle.py [--stored 20000000] [--late 1000000]
 
 `minute`: one minute of 10,000 series x 6 points, out of --stored points: from its due marks to the commit of its
-rollups and of the marks it leaves in the tiers above; and the same for all three tiers. `late`: one device comes back with --late points of the past week while 10,000
-series go on: how long until its last mark is settled, and how late the live minutes are meanwhile.
+rollups and of the marks it leaves in the tiers above; and the same for all three tiers. The minute is over, its hour and
+its day are not: where an hour has just begun, the tiers above are of some hours and days. Minutes follow each other here
+in a second; what autovacuum does for BRIN once a minute is done before each. `late`: one device comes back with --late
+points of the past week while 10,000 series go on: how long until its last mark is settled, and how late the live minutes
+are meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
 import tempfile
@@ -38,6 +42,8 @@ TIERS_S = (60, 3600, 86_400)
 ROUNDS = 7
 DEBOUNCE_S = 5.0
 WEEK_S = 7 * 86_400
+BACK_S, FORTH_S = 1800, 600
+"""The minutes begin so long ago; hour and day are open for so long yet."""
 KEYS = [SeriesKey("bench", f"s{i}", "m") for i in range(SERIES)]
 DEVICE = [SeriesKey("bench", "returned", "m")]
 
@@ -56,6 +62,23 @@ def fill(pool: Engine, ids: list[int], stored: int, until_s: int) -> None:
         )
     with pool.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM ANALYZE points")
+
+
+def open_tiers(now_s: int) -> tuple[int, int, int]:
+    """A minute, the shortest hours and days that have begun before the minutes and do not end meanwhile."""
+
+    def is_open(hours: int) -> bool:
+        return (now_s - BACK_S) // (hours * 3600) == (now_s + FORTH_S) // (hours * 3600)
+
+    hours = next(n for n in itertools.count(1) if is_open(n))
+    days = next(n for n in itertools.count(24) if n % hours == 0 and is_open(n))
+    return 60, hours * 3600, days * 3600
+
+
+def summarize(pool: Engine) -> None:
+    """Tell BRIN of the pages that are full, as autovacuum does."""
+    with transaction(pool) as connection:
+        connection.exec_driver_sql("SELECT brin_summarize_new_values('points_event_time_idx')")
 
 
 def minute(writer: Writer, start_s: int) -> None:
@@ -84,15 +107,17 @@ def minutes(
     pool: Engine, series: SeriesCache, server: Postgres, now_s: int, *, quantiles: bool = False
 ) -> dict[str, float]:
     """Seven minutes, each settled in turn; the first also fills the upper tiers."""
-    writer, settler = Writer(pool, series, Policy(60, 0, 0)), Settler(pool, TIERS_S, 0, quantiles)
+    tiers_s = open_tiers(int(time.time()))
+    writer, settler = Writer(pool, series, Policy(60, 0, 0)), Settler(pool, tiers_s, 0, quantiles)
     took, base, rows, client, database = [], [], [], [], []
     pid = server.process()
     assert pid is not None
     for turn in range(ROUNDS + 1):
+        summarize(pool)
         minute(writer, now_s + turn * 60)
         before = rig.cpu_seconds(rig.processes(pid.pid))
         settled = []
-        for tier_s in TIERS_S:
+        for tier_s in tiers_s:
             with transaction(pool) as connection:
                 connection.exec_driver_sql(
                     "UPDATE marks SET ready_at = CASE WHEN tier_s = %s THEN now() ELSE 'infinity' END", (tier_s,)
@@ -196,7 +221,9 @@ def late(pool: Engine, series: SeriesCache, count: int) -> dict[str, float]:
         thread.join()
     if beside.failed:
         raise beside.failed[0]
-    return {"stored_s": stored_s, "settled_s": settled_s, "live_lag_s": max(beside.lag)}
+    # late points are due after the debounce: what is more than that, settling takes
+    behind_s = settled_s - stored_s - DEBOUNCE_S
+    return {"stored_s": stored_s, "settled_s": settled_s, "behind_s": behind_s, "live_lag_s": max(beside.lag)}
 
 
 def main() -> int:
@@ -211,11 +238,16 @@ def main() -> int:
         try:
             migrate(server.url())
             series = SeriesCache(pool)
-            now_s = int(time.time()) // 60 * 60 - 1800
+            now_s = int(time.time()) // 60 * 60 - BACK_S
             fill(pool, series.ids(KEYS), arguments.stored, now_s)
             found = minutes(pool, series, server, now_s)
+            with transaction(pool) as connection:  # so that its hour has as many minutes
+                connection.exec_driver_sql("TRUNCATE rollups, corrections, marks")
             sketched = minutes(pool, series, server, now_s + 600, quantiles=True)
-            found |= {f"quantiles_{name}": sketched[name] for name in ("minute_ms", "database_cpu_us_a_rollup")}
+            found |= {
+                f"quantiles_{name}": sketched[name]
+                for name in ("minute_ms", "all_tiers_ms", "database_cpu_us_a_rollup")
+            }
             found |= late(pool, series, arguments.late)
         finally:
             pool.dispose()
@@ -223,8 +255,12 @@ def main() -> int:
             server.purge()
     figures: dict[str, object] = {name: round(value, 2) for name, value in found.items()}
     bars = {
-        "minute_ms": (round(found["minute_ms"]), "<=", 200),
+        "minute_ms": (round(found["minute_ms"]), "<=", 100),
+        "all_tiers_ms": (round(found["all_tiers_ms"]), "<=", 350),
+        "quantiles_minute_ms": (round(found["quantiles_minute_ms"]), "<=", 200),
+        "quantiles_all_tiers_ms": (round(found["quantiles_all_tiers_ms"]), "<=", 700),
         "late_settled_s": (round(found["settled_s"], 1), "<=", 60),
+        "late_behind_s": (round(found["behind_s"], 1), "<=", 2),
         "late_live_lag_s": (round(found["live_lag_s"], 1), "<=", 2 * DEBOUNCE_S),
     }
     return rig.finish("settle", figures, bars)

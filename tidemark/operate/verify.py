@@ -23,6 +23,7 @@ from tidemark.operate.report import Report, text
 from tidemark.settings import VERIFY, Values, require
 from tidemark.store.agreement import agreed
 from tidemark.store.connection import make_engine
+from tidemark.store.fold import SORTED
 from tidemark.store.identity import identity
 from tidemark.store.location import database_url
 from tidemark.store.settle import NO_NESTED_LOOPS, WORK_MEM
@@ -69,7 +70,10 @@ def verify(
     pool = make_engine(database, pool_size=CONNECTIONS, statement_timeout_s=STATEMENT_TIMEOUT_S)
     try:
         report = Report()
-        settings = [f"SELECT set_config('work_mem', '{WORK_MEM}', true)", *([NO_NESTED_LOOPS] if quantiles else [])]
+        settings = [
+            f"SELECT set_config('work_mem', '{WORK_MEM}', true), {SORTED}",
+            *([NO_NESTED_LOOPS] if quantiles else []),
+        ]
         with snapshot(pool, *settings) as now:
             connection = now.connection
             whole = start is None and end is None

@@ -20,6 +20,7 @@ DRIVER_ERRORS: Final = (sqlalchemy.exc.SQLAlchemyError, pg8000.exceptions.Error,
 
 NO_PRIMARY: Final = ("25006",)
 """The server serves, but takes no writes any more: connections to it are given up, the primary may be elsewhere."""
+UNIQUE_VIOLATION: Final = "23505"
 TOO_MUCH: Final = ("53000", "53200", "53400", "57014")
 """Locks, memory, a limit or the time of a statement: less at once may do."""
 CAP: Final = 10

@@ -67,7 +67,21 @@ OF_ROLLUPS: Final = {
 }
 """Each number of a summary as SQL, over points p with their `base_start`, and over rollups p of count > 0 with the
 `mean` of the whole."""
-MEAN_OF_WIDE: Final = _mean("sum(p.sum) OVER whole", "sum(p.count) OVER whole")
+_AT: Final = "(array_agg({value}))[array_position(array_agg({time}), {end}({time}))]"
+_POINTS_AT: Final = {
+    "first": _AT.format(value="p.value", time="p.event_time", end="min"),
+    "last": _AT.format(value="p.value", time="p.event_time", end="max"),
+}
+_ROLLUPS_AT: Final = {
+    "first": _AT.format(value="p.first", time="p.window_start", end="min"),
+    "last": _AT.format(value="p.last", time="p.window_start", end="max"),
+}
+"""The same as above in half of the time, since no window's points are sorted. Of many hashed groups the arrays would all be
+in memory at once: see `SORTED`."""
+SORTED: Final = "set_config('enable_hashagg', 'off', true)"
+"""The SQL of a setting for a transaction that folds: its groups come one after the other."""
+MEAN_OF_WIDE: Final = _mean("sum(p.sum) OVER whole", "sum(p.count::float8) OVER whole")
+"""Exact below 2^53 points; the sum of integers is a numeric, and to make that a double for each row takes long."""
 SKETCH: Final = ("bins", "bin_counts", *QUANTILES)
 """What a rollup has besides its summary where quantiles are asked for: see `tidemark.wire.quantiles`. Null elsewhere."""
 BIN: Final = (
@@ -97,9 +111,16 @@ def timestamp(seconds: int) -> str:
 
 
 def ranges_sql(ranges: Sequence[Range]) -> str:
-    """The SQL of ranges of single series, as a table r(series_id, start, until)."""
-    values = ", ".join(f"({r.series_id:d}, {timestamp(r.start)}, {timestamp(r.end)})" for r in ranges)
-    return f"(VALUES {values}) AS r(series_id, start, until)"
+    """The SQL of ranges of single series, as a table r(series_id, start, until).
+
+    Of three arrays: a thousand rows of VALUES take longer to be parsed and planned than to be settled.
+    """
+    ids, starts, ends = (
+        "'{" + ",".join(f"{number:d}" for number in numbers) + "}'"
+        for numbers in zip(*((r.series_id, r.start, r.end) for r in ranges), strict=True)
+    )
+    arrays = f"unnest({ids}::integer[], {starts}::bigint[], {ends}::bigint[])"
+    return f"(SELECT u.s AS series_id, to_timestamp(u.f) AS start, to_timestamp(u.t) AS until FROM {arrays} AS u(s, f, t)) AS r"
 
 
 def points_of(scope: Range | Sequence[Range]) -> str:
@@ -151,7 +172,7 @@ def fold_base(tier_s: int, scope: Range | Sequence[Range], *, quantiles: bool = 
 def _fold_points(tier_s: int, source: str) -> str:
     """`m2` by PostgreSQL's Youngs-Cramer variance."""
     return f"""
-        SELECT p.series_id, p.window_start, {_listed(of_points(tier_s))}
+        SELECT p.series_id, p.window_start, {_listed({**of_points(tier_s), **_POINTS_AT})}
         FROM (
             SELECT p.*, p.base_start AS window_start FROM (SELECT p.*, {base_window(tier_s)} AS base_start FROM {source}) p
         ) p
@@ -201,11 +222,11 @@ def fold_rollups(tier_s: int, source: str, *, quantiles: bool = False) -> str:
     squares would cancel.
     """
     wide = f"date_bin(interval '{tier_s:d} seconds', p.window_start, {timestamp(0)})"
-    counted = f"""SELECT p.series_id, p.wide_start AS window_start, u.bin, sum(u.n) AS n
+    counted = f"""SELECT p.series_id, p.wide_start AS window_start, u.bin, sum(u.n::float8) AS n
         FROM (SELECT p.*, {wide} AS wide_start FROM {source}) p CROSS JOIN LATERAL unnest(p.bins, p.bin_counts) AS u(bin, n)
         WHERE p.count > 0 GROUP BY 1, 2, 3"""
     summaries = f"""
-        SELECT p.series_id, p.wide_start AS window_start, {_listed(OF_ROLLUPS)}
+        SELECT p.series_id, p.wide_start AS window_start, {_listed({**OF_ROLLUPS, **_ROLLUPS_AT})}
         FROM (
             SELECT p.*, {MEAN_OF_WIDE} AS mean
             FROM (

@@ -24,13 +24,13 @@ from tidemark.failpoints import reach
 from tidemark.logs import log
 from tidemark.settings import DAY_S, Values
 from tidemark.store.agreement import hold
+from tidemark.store.amount import is_more
 from tidemark.store.connection import transaction
-from tidemark.store.copy import copy_out
-from tidemark.store.fold import Range, points_of, rollups_of
+from tidemark.store.fold import SORTED, Range
 from tidemark.store.hypertable import CHUNKS_A_TRANSACTION
 from tidemark.store.marks import NUMBER, OF_LOADED, cut_marks, delete_marks, mark_windows
 from tidemark.store.parts import ANY_SPAN, Mark, Part, cuts, floor2, of_all, of_series
-from tidemark.store.replace import REPLACED, Kind, replace
+from tidemark.store.replace import Kind, look, replaced
 from tidemark.wire.summary import ROLLUP, Rollups
 
 _LOCK: Final = 0x7469_6465  # "tide"
@@ -61,6 +61,10 @@ FROM marks WHERE tier_s = %s AND {{which}}{{share}} ORDER BY window_from DESC, i
 _AROUND: Final = f"""
 SELECT {NUMBER}, extract(epoch FROM window_from)::bigint, extract(epoch FROM window_to)::bigint, series_id
 FROM marks WHERE tier_s = %s AND window_from >= to_timestamp(%s) AND window_to <= to_timestamp(%s) LIMIT %s"""
+
+_LOCK_WINDOWS: Final = f"""
+SELECT pg_advisory_xact_lock(%s, w), set_config('work_mem', %s, true), {SORTED}
+FROM unnest(CAST(%s AS integer[])) AS u(w)"""
 
 
 class Settled(NamedTuple):
@@ -237,8 +241,12 @@ class Settler:
         limit = min(self._smaller[tier_s].get(mark.what, UNTRIED) for mark in part.marks)
         most = self._most_windows(level, limit)
         if windows <= most:
-            if not isinstance(part.scope, Range) or not self._too_much(level, part.scope):
+            if not isinstance(part.scope, Range):
                 return None
+            with transaction(self.pool) as connection:
+                rows, sources = ROWS_A_TRANSACTION, SOURCES_A_ROW * ROWS_A_TRANSACTION
+                if not is_more(connection, self.tiers_s[: level + 1], part.scope, rows, sources):
+                    return None
             most = floor2(windows - 1)
         cell_s = most * tier_s
         begin = (-(-part.end // cell_s) - CELLS) * cell_s
@@ -260,37 +268,25 @@ class Settler:
         smaller, left = of_all(marks, cell_s)
         return smaller + of_series(left, tier_s, most, cell_s, self._most_seconds(level))
 
-    def _too_much(self, level: int, scope: Range) -> bool:
-        """Whether the windows of a range have more rows, or more to read for them, than one transaction should take.
-
-        Both are counted no further than that.
-        """
-        rows = ROWS_A_TRANSACTION
-        own = f"SELECT p.window_start FROM {rollups_of(scope, self.tiers_s[level])} ORDER BY p.window_start OFFSET {rows:d} LIMIT 1"
-        if level:
-            below = rollups_of(scope, self.tiers_s[level - 1])
-            read = f"SELECT p.window_start FROM {below} ORDER BY p.window_start OFFSET {SOURCES_A_ROW * rows:d} LIMIT 1"
-        else:
-            # the points have no index by time to be counted in: materialized, so that the limit does not choose the plan
-            read = (
-                f"WITH p AS MATERIALIZED (SELECT p.event_time FROM {points_of(scope)})"
-                f" SELECT p.event_time FROM p OFFSET {SOURCES_A_ROW * rows:d} LIMIT 1"
-            )
-        with transaction(self.pool) as connection:
-            answer = connection.exec_driver_sql(f"SELECT ({own}) IS NOT NULL OR ({read}) IS NOT NULL")
-            return bool(answer.scalar_one())
-
     def _settle(self, level: int, part: Part) -> Settled:
         tier_s = self.tiers_s[level]
         scope, marks = part
         with transaction(self.pool) as connection:
-            clock_us = self._lock(connection, scope)
+            self._lock(connection, scope)
+            clock_us, empty = look(connection, tier_s, scope)
             if isinstance(scope, Range):
                 # Every mark that is visible now is in the snapshot below as well: one settling serves them all.
                 around = connection.exec_driver_sql(_AROUND, (tier_s, scope.start, scope.end, MARKS_A_ROUND)).all()
                 marks = [*marks, *(Mark(*row) for row in around)]
-            replaced = replace(self.tiers_s[: level + 1], scope, self.horizon_s, clock_us, quantiles=self.quantiles)
-            found = copy_out(connection, replaced, REPLACED)
+            found = replaced(
+                connection,
+                self.tiers_s[: level + 1],
+                scope,
+                self.horizon_s,
+                clock_us,
+                empty=empty,
+                quantiles=self.quantiles,
+            )
             rows = found[list(ROLLUP.names or ())].astype(ROLLUP)
             if level + 1 < len(self.tiers_s):
                 news = rows[found["kind"] != Kind.UNCHANGED]
@@ -304,22 +300,17 @@ class Settler:
         )
         return Settled(rows, changed, corrected, refreshed, sorted({mark.id for mark in marks}))
 
-    def _lock(self, connection: Connection, scope: Range | list[Range]) -> int:
-        """One settler at a time in each window of the largest tier; returns the database's clock in microseconds.
+    def _lock(self, connection: Connection, scope: Range | list[Range]) -> None:
+        """One settler at a time in each window of the largest tier.
 
         The locks are taken in order, so that two settlers never wait crosswise.
         """
         largest = self.tiers_s[-1]
         ranges = [scope] if isinstance(scope, Range) else scope
         windows = sorted({w for r in ranges for w in range(r.start // largest, -(-r.end // largest))})
-        connection.exec_driver_sql(
-            "SELECT pg_advisory_xact_lock(%s, w), set_config('work_mem', %s, true) FROM unnest(CAST(%s AS integer[])) AS u(w)",
-            (_LOCK, WORK_MEM, windows),
-        )
+        connection.exec_driver_sql(_LOCK_WINDOWS, (_LOCK, WORK_MEM, windows))
         if self.quantiles:
             connection.exec_driver_sql(NO_NESTED_LOOPS)
-        clock = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-        return int(connection.exec_driver_sql(clock).scalar_one())
 
     def _hold(self, connection: Connection) -> None:
         """Last in a transaction: settings that were changed while it ran may owe what it has read as settled."""

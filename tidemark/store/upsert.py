@@ -15,12 +15,11 @@ import numpy.typing as npt
 from sqlalchemy import Connection
 
 from tidemark.store.copy import POINT_COLUMNS, copy_in, points_to_copy
-from tidemark.store.errors import DRIVER_ERRORS, sqlstate
+from tidemark.store.errors import DRIVER_ERRORS, UNIQUE_VIOLATION, sqlstate
 from tidemark.wire.block import Winners
 from tidemark.wire.message import moment
 from tidemark.wire.summary import Points
 
-UNIQUE_VIOLATION: Final = "23505"
 _STAGE: Final = """
 CREATE TEMPORARY TABLE IF NOT EXISTS staged_points (
     place integer, series_id integer, event_time timestamptz, value double precision, publish_time timestamptz,
