@@ -73,10 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    options, values, files = parse(arguments)
-    mapping = program.of_settings(values, read_location)  # its text travels with the job
-    is_local = values.dry_run or engine.is_local(options)
-    archives = archive_plan.planned(files, remote=not is_local)
+    with STOP.before_the_work():
+        options, values, files = parse(arguments)
+        mapping = program.of_settings(values, read_location)  # its text travels with the job
+        is_local = values.dry_run or engine.is_local(options)
+        archives = archive_plan.planned(files, remote=not is_local)
     if values.dry_run:
         return dry_run.run(archives, values, mapping, STOP)
 
