@@ -88,7 +88,7 @@ class Stop:
         if self._first is None:
             self._first = now
             if not self._begun:
-                raise Interrupted(128 + number)
+                raise Interrupted(128 + signal.SIGINT)
             with contextlib.suppress(OSError):
                 os.write(STANDARD_ERROR, self._said)
             self._came.put(number)
