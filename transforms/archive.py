@@ -7,8 +7,9 @@ import select
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Final, Self, cast
+from typing import Any, BinaryIO, Final, Self, TypeVar, cast
 
 from apache_beam.coders import PickleCoder, registry
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
@@ -18,9 +19,11 @@ from tidemark.archive.chunk import LongLine
 from tidemark.archive.kinds import Kind
 from tidemark.archive.parts import Part
 from tidemark.archive.peek import peeked
-from tidemark.errors import UsageError
+from tidemark.errors import MisconfiguredError, UnavailableError, UsageError
+from tidemark.retry import until_done
 from tidemark.wire.block import Block
 
+Result = TypeVar("Result")
 STANDARD_INPUT: Final = "-"
 _LOOK_S: Final = 0.2
 """So often it is looked whether to go on waiting for more of standard input."""
@@ -123,6 +126,17 @@ class Loading:
 
 
 LOADING: Final = Loading()
+
+
+def until_stopped(attempt: Callable[[], Result], count: Callable[[str], None] = lambda _name: None) -> Result | None:
+    """What an attempt gives, which is waited for while a service is away or wrong; None: the load is to stop, and it was left.
+
+    Leaving is no error: what is not noted as done is done the next time.
+    """
+    try:
+        return until_done(attempt, count=count, give_up=LOADING.stopping)
+    except (UnavailableError, MisconfiguredError):
+        return None
 
 
 class _Counted:

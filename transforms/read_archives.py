@@ -13,9 +13,8 @@ from tidemark.archive.reader import chunks
 from tidemark.archive.whole import damage_of
 from tidemark.errors import MisconfiguredError
 from tidemark.logs import log
-from tidemark.retry import until_done
 from tidemark.store.imports import Importing, left
-from transforms.archive import LOADING, STANDARD_INPUT, ArchivePart, ArchiveText, StoppingError, opened
+from transforms.archive import LOADING, STANDARD_INPUT, ArchivePart, ArchiveText, StoppingError, opened, until_stopped
 from transforms.counters import count
 from transforms.resources import Store
 
@@ -55,10 +54,12 @@ class _Read(beam.DoFn):
 
     def process(self, of: ArchivePart) -> Iterator[ArchiveText]:
         config = self._config
-        importing = until_done(
+        importing = until_stopped(
             lambda: Importing.begin(config.store.writer(), of.name, of.part.start, of.fingerprint, config.gather_s),
-            count=count,
+            count,
         )
+        if importing is None:
+            return
         end = left(importing.done, _first(of))
         if importing.finished and of.file != STANDARD_INPUT:  # of which more may come than before
             yield ArchiveText(of, b"", end, end, through=True, last=True)

@@ -181,9 +181,10 @@ def test_the_writer_loads_archives_and_begins_them_anew(as_role: Callable[[str],
         imports.forget(pool, "archive")
     assert imports.known(as_role("reader"), ["archive"]) == []
     with transaction(as_role("owner")) as connection:
-        connection.exec_driver_sql(
-            "DELETE FROM points USING series WHERE series.series_id = points.series_id AND project = 'loaded'"
-        )
+        for table in ("points", "rollups"):
+            connection.exec_driver_sql(
+                f"DELETE FROM {table} t USING series WHERE series.series_id = t.series_id AND project = 'loaded'"
+            )
 
 
 def test_redriving_and_looking_need_no_more(
