@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
+from google.api_core.exceptions import GoogleAPIError
+from google.auth.exceptions import GoogleAuthError
 
 from tidemark.archive.damage import DamagedError
 from tidemark.archive.identity import fingerprint
-from tidemark.archive.kinds import HEAD_BYTES, kind_of
+from tidemark.archive.kinds import HEAD_BYTES, Kind, kind_of
 from tidemark.archive.parts import Part, parts_of
 from tidemark.archive.peek import exactly
+from tidemark.archive.reader import chunks
 from tidemark.errors import MisconfiguredError, UsageError
 from tidemark.store.imports import Known
 from transforms.archive import STANDARD, STANDARD_INPUT, ArchivePart, opened
@@ -57,9 +62,7 @@ def planned(given: Sequence[str], *, remote: bool) -> list[Archive]:
         remote: They are read on other machines.
 
     Raises:
-        UsageError: there is no such file, or it cannot be read here.
-        MisconfiguredError: it is nothing that can be loaded.
-        DamagedError: of Parquet, its end cannot be read.
+        UsageError: there is no such file, it cannot be read here, or it is nothing that can be loaded.
     """
     found = list(dict.fromkeys(file for one in given for file in _matching(one)))
     if remote and (here := next((file for file in found if _SCHEME not in file), None)):
@@ -83,7 +86,11 @@ def unfinished(
                 f"{archive.file} has changed since it was loaded on {before.started_at:%Y-%m-%d}: give --again to load it"
                 " from its beginning; what is stored is not stored twice."
             )
-        done = before is not None and before.through and before.parts == len(archive.parts) and not again
+        # of standard input only the beginning is known: more may follow what came before
+        may_grow = archive.file == STANDARD_INPUT
+        done = (
+            before is not None and before.through and before.parts == len(archive.parts) and not again and not may_grow
+        )
         yield archive, before if done else None
 
 
@@ -93,8 +100,8 @@ def _matching(given: str) -> Iterator[str]:
     elif _SCHEME in given:
         try:
             (match,) = FileSystems.match([given])
-        except (BeamIOError, ValueError) as error:
-            raise UsageError(f"{given} cannot be found: {error}") from None
+        except (BeamIOError, GoogleAPIError, GoogleAuthError, OSError, ValueError) as error:
+            raise UsageError(f"{given} cannot be found: {_cause(error)}.") from None
         files = sorted(one.path for one in match.metadata_list)
         if not files:
             raise UsageError(f"{given} is not there.")
@@ -103,18 +110,52 @@ def _matching(given: str) -> Iterator[str]:
         yield from _here(given)
 
 
+def _cause(error: BaseException) -> str:
+    """What a file system said, without what Beam has wrapped it in."""
+    while isinstance(error, BeamIOError) and error.exception_details:
+        error = next(iter(error.exception_details.values()))
+    return (str(error).partition("\n")[0] or type(error).__name__).rstrip(".")
+
+
 def _here(given: str) -> Iterator[str]:
-    is_pattern = any(one in given for one in _PATTERN) and not Path(given).exists()
-    found = sorted(glob.glob(given, recursive=True)) if is_pattern else [given]  # noqa: PTH207  # a Path has no absolute patterns
-    files = [file for file in map(Path, found) if not (is_pattern and file.is_dir())]
-    if not files:
-        raise UsageError(f"No file matches {given}.")
-    for file in files:
-        if file.is_dir():
-            raise UsageError(f"{file} is a directory: give its files, such as '{file / '*'}'.")
-        if not file.exists():
-            raise UsageError(f"{file} is not there.")
-        yield str(file.resolve())
+    try:
+        is_pattern = any(one in given for one in _PATTERN) and not os.path.lexists(given)
+        found = sorted(glob.glob(given, recursive=True)) if is_pattern else [given]  # noqa: PTH207  # a Path has no absolute patterns
+        files = [file for file in found if not (is_pattern and Path(file).is_dir())]
+        if not files:
+            raise UsageError(f"No file matches {given}.")
+        for file in files:
+            yield _regular(file)
+    except (OSError, ValueError) as error:  # a name that is too long, or a directory that may not be looked into
+        raise UsageError(f"{given} cannot be found: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def _regular(file: str) -> str:
+    """Its path, by which it is remembered.
+
+    Raises:
+        UsageError: it is none that can be read, and read again.
+        OSError: it cannot be looked at.
+    """
+    if not file:
+        raise UsageError("A file has no name: perhaps a variable of the shell is empty.")
+    try:
+        mode = Path(file).stat().st_mode
+    except FileNotFoundError:
+        why = "leads to what is not there" if os.path.lexists(file) else "is not there"
+        raise UsageError(f"{file} {why}.") from None
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{file} is a directory: give its files, such as '{Path(file) / '*'}'.")
+    if not stat.S_ISREG(mode):
+        raise UsageError(
+            f"{file} is a pipe or a device, which cannot be read again: give - and let it be standard input."
+        )
+    path = str(Path(file).resolve())
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{path} is a name in no UTF-8, which cannot be kept: rename it.") from None
+    return path
 
 
 def _archive(file: str) -> Archive:
@@ -124,26 +165,36 @@ def _archive(file: str) -> Archive:
         try:
             kind = kind_of(file, head)
         except MisconfiguredError as error:
-            raise MisconfiguredError(f"Standard input: {error}") from None
+            raise UsageError(f"Standard input: {error}") from None
         part = ArchivePart(file, f"standard input {digest[:16]}", digest, kind, Part(0, 0, None), None)
         return Archive(file, None, [part])
-    with opened(file) as source:
+    with opened(file, counted=False) as source:
         try:
             kind = kind_of(file, exactly(source, HEAD_BYTES))
             size = source.seek(0, os.SEEK_END)
             source.seek(0)
             parts = parts_of(kind, size, source)
+            _see_columns(source, kind, parts[0])
             identity = fingerprint(source, size)
-        except (MisconfiguredError, DamagedError) as error:
-            raise (
-                type(error)(f"{file}: {error}")
-                if isinstance(error, MisconfiguredError)
-                else UsageError(f"{file}: {error}.")
-            ) from None
+        except MisconfiguredError as error:
+            raise UsageError(f"{file}: {error}") from None
+        except DamagedError as error:
+            raise UsageError(f"{file}: {error}.") from None
         except OSError as error:
             raise UsageError(f"{file} cannot be read: {error.strerror or error}.") from None
     made = [ArchivePart(file, file, identity, kind, part, _bytes(part, size, len(parts))) for part in parts]
     return Archive(file, size, made)
+
+
+def _see_columns(source: BinaryIO, kind: Kind, part: Part) -> None:
+    """Read the first row, where columns are named or have types; damage is met again when all is read.
+
+    Raises:
+        MisconfiguredError: they cannot be fields of points.
+    """
+    if kind.shape != "lines":
+        with contextlib.suppress(DamagedError):
+            next(chunks(source, kind, part, None, chunk_bytes=1, told=lambda _damage: None), None)
 
 
 def _bytes(part: Part, size: int | None, parts: int) -> int | None:

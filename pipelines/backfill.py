@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0: all of it is loaded and settled (local) or submitted (remote); 1: it could not run, or a file could not be read to its
-        end; 2: an option or a file is wrong; 128 and the signal's number: a signal ended it, and it can go on.
+        end; 2: an option or a file is wrong; 130: a signal ended it, and it can go on.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "--help" in arguments or "-h" in arguments:
@@ -73,10 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    options, values, files = parse(arguments)
-    mapping = program.of_settings(values, read_location)  # its text travels with the job
-    is_local = values.dry_run or engine.is_local(options)
-    archives = archive_plan.planned(files, remote=not is_local)
+    with STOP.before_the_work():
+        options, values, files = parse(arguments)
+        mapping = program.of_settings(values, read_location)  # its text travels with the job
+        is_local = values.dry_run or engine.is_local(options)
+        archives = archive_plan.planned(files, remote=not is_local)
     if values.dry_run:
         return dry_run.run(archives, values, mapping, STOP)
 

@@ -22,7 +22,7 @@ from tidemark.stop import Stop
 from tidemark.wire.block import Block
 from tidemark.wire.limits import Limits
 from tidemark.wire.message import to_the_second
-from transforms.archive import LOADING, ArchivePart, ArchiveText, opened
+from transforms.archive import LOADING, ArchivePart, ArchiveText, StoppingError, opened
 from transforms.counters import count
 from transforms.decode_archives import Gathering
 
@@ -112,6 +112,8 @@ def _read(part: ArchivePart, gathering: Gathering, found: _Found, values: Values
                 text = ArchiveText(part, chunk.data, chunk.begin, chunk.end, chunk.line, chunk.long)
                 for block in gathering.take(text):
                     found.take(block.block, block.filtered)
+        except StoppingError:
+            return
         except DamagedError as damage:
             told(damage)
     for block in gathering.take(ArchiveText(part, b"", end, end, through=True, last=True)):

@@ -88,7 +88,7 @@ def _run(built: Built, archives: Sequence[Archive], options: PipelineOptions, va
             _load(lambda: built(parts, limits_of(store, values), values), options, local, stop)
         elif not stop.asked.is_set():
             warehouse = Warehouse(values.rollup_dataset, values.bigquery_storage_endpoint)
-            settle_due(store, warehouse, LOADING.stopping)
+            settle_due(store, warehouse)
     _summarize(shown.counts(), len(archives), len(todo), time.monotonic() - began)
     if stop.asked.is_set():
         return _stopped()

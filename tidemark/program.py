@@ -9,6 +9,7 @@ import select
 import sys
 import threading
 from collections.abc import Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 from tidemark import logs
@@ -48,7 +49,13 @@ def reported(program: Callable[[], int]) -> int:
 
 
 def set_up() -> None:
-    """Show what the terminal has no letters for as escapes, and reach this machine's own servers without a proxy."""
+    """Show what the terminal has no letters for as escapes, and reach this machine's own servers without a proxy.
+
+    What is written to an output that is closed goes nowhere.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  # as long as the program
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # a test's own, or closed
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

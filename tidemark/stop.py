@@ -12,7 +12,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -35,6 +35,7 @@ class Stop:
         self._lock = threading.Lock()
         self._first: float | None = None
         self._said = b""
+        self._begun = True
 
     def listen(self, said: str = "") -> None:
         """From now on a signal is a wish; to be called in the main thread.
@@ -54,6 +55,21 @@ class Stop:
         if late:
             call()
 
+    @contextlib.contextmanager
+    def before_the_work(self) -> Iterator[None]:
+        """A context in which there is nothing to end in order: a signal ends the program, whatever it waits for.
+
+        Raises:
+            Interrupted: one came, in the main thread.
+        """
+        self._begun = False
+        try:
+            if self._first is not None:
+                raise Interrupted(128 + signal.SIGINT)
+            yield
+        finally:
+            self._begun = True
+
     def leave(self) -> None:
         """Signals mean again what they mean to any program.
 
@@ -71,6 +87,8 @@ class Stop:
         now = time.monotonic()
         if self._first is None:
             self._first = now
+            if not self._begun:
+                raise Interrupted(128 + signal.SIGINT)
             with contextlib.suppress(OSError):
                 os.write(STANDARD_ERROR, self._said)
             self._came.put(number)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import select
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Final, Self, cast
+from typing import Any, BinaryIO, Final, Self, TypeVar, cast
 
 from apache_beam.coders import PickleCoder, registry
 from apache_beam.io.filesystem import BeamIOError, CompressionTypes
@@ -16,10 +19,14 @@ from tidemark.archive.chunk import LongLine
 from tidemark.archive.kinds import Kind
 from tidemark.archive.parts import Part
 from tidemark.archive.peek import peeked
-from tidemark.errors import UsageError
+from tidemark.errors import MisconfiguredError, UnavailableError, UsageError
+from tidemark.retry import until_done
 from tidemark.wire.block import Block
 
+Result = TypeVar("Result")
 STANDARD_INPUT: Final = "-"
+_LOOK_S: Final = 0.2
+"""So often it is looked whether to go on waiting for more of standard input."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,17 @@ class Loading:
 LOADING: Final = Loading()
 
 
+def until_stopped(attempt: Callable[[], Result], count: Callable[[str], None] = lambda _name: None) -> Result | None:
+    """What an attempt gives, which is waited for while a service is away or wrong; None: the load is to stop, and it was left.
+
+    Leaving is no error: what is not noted as done is done the next time.
+    """
+    try:
+        return until_done(attempt, count=count, give_up=LOADING.stopping)
+    except (UnavailableError, MisconfiguredError):
+        return None
+
+
 class _Counted:
     """A file of which it is counted how much was read."""
 
@@ -147,6 +165,26 @@ class _Counted:
         self._file.close()
 
 
+class _Interruptible:
+    """What comes in; once the load is to stop, a read that waits for more raises."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        while not select.select([self._file], [], [], _LOOK_S)[0]:
+            if LOADING.stopping.is_set():
+                raise StoppingError
+        return self._file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class StoppingError(Exception):
+    """Nothing more comes of what is read, since the load is to stop."""
+
+
 class StandardInput:
     """What comes in, of which the beginning is looked at first, and all is read once."""
 
@@ -155,8 +193,17 @@ class StandardInput:
         self._is_read = False
 
     def head(self) -> bytes:
-        """The first MiB, or all when that is less."""
-        head, self._file = peeked(self._file or sys.stdin.buffer, 1 << 20)
+        """The first MiB, or all when that is less.
+
+        Raises:
+            UsageError: it is closed, or a person's keyboard.
+        """
+        if sys.stdin is None or sys.stdin.closed:
+            raise UsageError("Standard input is closed: pipe an archive into it, or give a file instead of -.")
+        if sys.stdin.isatty():
+            raise UsageError("Standard input is a terminal: pipe an archive into it, or give a file instead of -.")
+        file = self._file or cast("BinaryIO", _Interruptible(cast("Any", sys.stdin.buffer).raw))
+        head, self._file = peeked(file, 1 << 20)
         return head
 
     def open(self) -> BinaryIO:
@@ -168,7 +215,9 @@ class StandardInput:
         if self._is_read:
             raise UsageError("Standard input was read, and cannot be read again: run the same command once more.")
         self._is_read = True
-        return self._file or sys.stdin.buffer
+        if self._file is None:
+            self.head()
+        return cast("BinaryIO", self._file)
 
 
 STANDARD: Final = StandardInput()
@@ -189,5 +238,5 @@ def opened(file: str, *, counted: bool = True) -> BinaryIO:
     try:
         made = FileSystems.open(file, compression_type=CompressionTypes.UNCOMPRESSED)
     except (BeamIOError, OSError) as error:
-        raise UsageError(f"{file} cannot be read: {error}") from None
+        raise UsageError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
     return cast("BinaryIO", _Counted(made) if counted else made)

@@ -11,10 +11,10 @@ import apache_beam as beam
 from tidemark.archive.damage import DamagedError
 from tidemark.archive.reader import chunks
 from tidemark.archive.whole import damage_of
+from tidemark.errors import MisconfiguredError
 from tidemark.logs import log
-from tidemark.retry import until_done
 from tidemark.store.imports import Importing, left
-from transforms.archive import LOADING, STANDARD_INPUT, ArchivePart, ArchiveText, opened
+from transforms.archive import LOADING, STANDARD_INPUT, ArchivePart, ArchiveText, StoppingError, opened, until_stopped
 from transforms.counters import count
 from transforms.resources import Store
 
@@ -54,12 +54,14 @@ class _Read(beam.DoFn):
 
     def process(self, of: ArchivePart) -> Iterator[ArchiveText]:
         config = self._config
-        importing = until_done(
+        importing = until_stopped(
             lambda: Importing.begin(config.store.writer(), of.name, of.part.start, of.fingerprint, config.gather_s),
-            count=count,
+            count,
         )
+        if importing is None:
+            return
         end = left(importing.done, _first(of))
-        if importing.finished:
+        if importing.finished and of.file != STANDARD_INPUT:  # of which more may come than before
             yield ArchiveText(of, b"", end, end, through=True, last=True)
             return
         through = True
@@ -93,7 +95,9 @@ class _Read(beam.DoFn):
                     if importing.is_done(chunk.begin, chunk.end):
                         continue
                     yield ArchiveText(of, chunk.data, chunk.begin, chunk.end, chunk.line, chunk.long)
-            except DamagedError as error:
+            except StoppingError:
+                through = False
+            except (DamagedError, MisconfiguredError) as error:  # other files are none the worse for it
                 through = False
                 _tell(of, error, skipped=False)
         yield ArchiveText(of, b"", end, end, through=through, last=True)
@@ -115,8 +119,8 @@ def _damage(of: ArchivePart, skip_damaged: bool) -> list[DamagedError]:
         return list(damage_of(file, of.kind, skip_damaged=skip_damaged))
 
 
-def _tell(of: ArchivePart, damage: DamagedError, *, skipped: bool) -> None:
+def _tell(of: ArchivePart, damage: DamagedError | MisconfiguredError, *, skipped: bool) -> None:
     count("archive_damages")
-    told = f"{of.file}: {damage}"
+    told = f"{of.file}: {damage}".removesuffix(".")
     LOADING.damage.append(told)
     log.error("%s. %s", told, "What follows is read." if skipped else "What comes before it is stored.")

@@ -6,14 +6,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Event
 from typing import Any, Final
 
 import apache_beam as beam
 
 from tidemark.retry import until_done
 from tidemark.store.settle import Settler
-from transforms.archive import LOADING
+from transforms.archive import LOADING, until_stopped
 from transforms.counters import count
 from transforms.resources import Store, Warehouse
 from transforms.write_rollups import append
@@ -56,20 +55,26 @@ class _Settle(beam.DoFn):
 
     def process(self, _parts: int) -> Iterator[None]:
         store, warehouse = self._config.store, self._config.warehouse
-        settle_due(store, warehouse, LOADING.stopping)
-        if not LOADING.stopping.is_set() and not until_done(store.is_read, count=count, give_up=LOADING.stopping):
-            settle_rest(store, warehouse, everything=True)
+        settle_due(store, warehouse)
+        if until_stopped(store.is_read, count) is False:
+            while not LOADING.stopping.is_set() and until_stopped(
+                lambda: _settle(store, warehouse, store.settler(), everything=True), count
+            ):
+                pass
         yield from ()
 
 
-def settle_due(store: Store, warehouse: Warehouse, stopping: Event) -> None:
-    """Settle all that is due now or owed by archives; what becomes due meanwhile, as beside live traffic, is left."""
-    while not stopping.is_set():
+def settle_due(store: Store, warehouse: Warehouse) -> None:
+    """Settle all that is due now or owed by archives, until the load is to stop.
+
+    What becomes due meanwhile, as beside live traffic, is left.
+    """
+    while not LOADING.stopping.is_set():
         began = time.monotonic()
-        found = until_done(lambda: _settle_beside(store, warehouse), count=count, give_up=stopping)
-        left = until_done(lambda: store.settler().owed_by_archives(), count=count, give_up=stopping)
-        age_s = until_done(lambda: store.settler().oldest_due_s(), count=count, give_up=stopping)
-        if not found or (not left and age_s < time.monotonic() - began):
+        found = until_stopped(lambda: _settle_beside(store, warehouse), count)
+        left = until_stopped(lambda: store.settler().owed_by_archives(), count)
+        age_s = until_stopped(lambda: store.settler().oldest_due_s(), count)
+        if not found or age_s is None or (not left and age_s < time.monotonic() - began):
             return
 
 
@@ -90,7 +95,7 @@ def _settle_beside(store: Store, warehouse: Warehouse) -> bool:
 
 
 def _settle(store: Store, warehouse: Warehouse, settler: Settler, *, everything: bool) -> bool:
-    """Settle, append and forget, as the pipeline does it; whether there was anything."""
+    """Settle, append and forget, as the pipeline does it, until the load is to stop; whether there was anything."""
     found = False
     for settled in settler.due(everything):
         found = True
@@ -99,4 +104,6 @@ def _settle(store: Store, warehouse: Warehouse, settler: Settler, *, everything:
         count("settled", len(settled.rows))
         count("corrected", settled.corrected)
         count("refreshed", settled.refreshed)
+        if LOADING.stopping.is_set():
+            break
     return found

@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 
 from tidemark.logs import set_up_worker
-from tidemark.retry import until_done
 from tidemark.store.dead_letters import project_of
 from tidemark.store.imports import Importing
 from tidemark.store.write import Written
 from tidemark.wire.block import Block
-from transforms.archive import LOADING, ArchiveBlock, ArchivePart
+from transforms.archive import LOADING, ArchiveBlock, ArchivePart, until_stopped
 from transforms.counters import count, count_by_project, observe
 from transforms.resources import Store
 
@@ -28,7 +27,7 @@ class WriteArchives(beam.PTransform):
 
     Guarantee: when the bundle ends, every point is committed together with a mark that owes it a settled rollup, and with
     the note that its place is done; every dead letter is kept. A part is through only when all of it is.
-    While the database is away or wrong it waits.
+    While the database is away or wrong it waits; when the load is to stop meanwhile, what is left is not noted.
 
     Args:
         store: The raw store.
@@ -67,11 +66,14 @@ class _Write(beam.DoFn):
         self._threads = ThreadPoolExecutor(self._config.writers, "write-archive")
 
     def start_bundle(self) -> None:
-        self._writing: deque[Future[_Done]] = deque()
+        self._writing: deque[Future[_Done | None]] = deque()
         self._parts: dict[ArchivePart, Importing] = {}
+        self._is_left = False
 
     def process(self, block: ArchiveBlock) -> Iterator[str]:
         importing = self._importing(block.of)
+        if importing is None:
+            return
         LOADING.pace(len(block.block.points), self._config.max_rate)
         if block.end > block.begin or block.block.received:
             self._writing.append(self._threads.submit(_stored, importing, block))
@@ -79,8 +81,9 @@ class _Write(beam.DoFn):
         if block.last:
             self._wait(0)
             del self._parts[block.of]
-            until_done(lambda: importing.finish(through=block.through), count=count, give_up=LOADING.stopping)
-            count("archive_parts", int(block.through))
+            through = block.through and not self._is_left
+            until_stopped(lambda: importing.finish(through=through), count)
+            count("archive_parts", int(through))
             yield block.of.name
 
     def finish_bundle(self) -> None:
@@ -89,29 +92,36 @@ class _Write(beam.DoFn):
     def teardown(self) -> None:
         self._threads.shutdown()
 
-    def _importing(self, of: ArchivePart) -> Importing:
+    def _importing(self, of: ArchivePart) -> Importing | None:
+        """None: the load is to stop."""
         if of not in self._parts:
             writer, gather_s = self._config.store.writer, self._config.gather_s
-            self._parts[of] = until_done(
-                lambda: Importing.begin(writer(), of.name, of.part.start, of.fingerprint, gather_s), count=count
+            made = until_stopped(
+                lambda: Importing.begin(writer(), of.name, of.part.start, of.fingerprint, gather_s), count
             )
+            if made is None:
+                return None
+            self._parts[of] = made
         return self._parts[of]
 
     def _wait(self, most: int) -> None:
         """Until no more than so many blocks are being written; an error of one of them is raised."""
         while len(self._writing) > most:
-            block, written, took_s = self._writing.popleft().result()
+            done = self._writing.popleft().result()
+            if done is None:
+                self._is_left = True
+                continue
+            block, written, took_s = done
             observe("commit_ms", took_s * 1000)
             observe("block_points", len(block.points))
             _count(block, written)
 
 
-def _stored(importing: Importing, block: ArchiveBlock) -> _Done:
+def _stored(importing: Importing, block: ArchiveBlock) -> _Done | None:
+    """None: it was left, since the load is to stop."""
     began = time.perf_counter()
-    written = until_done(
-        lambda: importing.write(block.block, block.begin, block.end, block.filtered), give_up=LOADING.stopping
-    )
-    return _Done(block.block, written, time.perf_counter() - began)
+    written = until_stopped(lambda: importing.write(block.block, block.begin, block.end, block.filtered))
+    return None if written is None else _Done(block.block, written, time.perf_counter() - began)
 
 
 def _count(block: Block, written: Written) -> None:

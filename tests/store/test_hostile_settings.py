@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -16,7 +17,7 @@ from tests.store.hostile import SCOPES, SETTINGS, impose, lift
 from tidemark.local.postgres import Postgres
 from tidemark.operate.maintain import maintain
 from tidemark.settings import MAINTAIN, read
-from tidemark.store import session
+from tidemark.store import imports, session
 from tidemark.store.connection import make_engine, single_statement, transaction
 from tidemark.store.ledger import totals
 from tidemark.store.migrate import migrate
@@ -190,6 +191,26 @@ def test_the_whole_job(pool: Engine, server: Postgres) -> None:
     with single_statement(pool) as connection:
         account = totals(connection)
     assert account.inserted - account.removed == len(left) * len(KEYS)
+
+
+def test_an_archive_is_loaded(pool: Engine) -> None:
+    with transaction(pool) as connection:
+        connection.exec_driver_sql("TRUNCATE imports")
+    loading = Writer(pool, SeriesCache(pool), Policy(60, 0, 0))
+    part = imports.Importing.begin(loading, "C:\\new'\n.jsonl", 0, "fingerprint", 3600)
+    some = days(1, FIRST_US)
+    for number in range(imports.GATHERED):
+        part.write(some.take(np.arange(number * 5, number * 5 + 5)), number, number + 1)
+    again = imports.Importing.begin(loading, "C:\\new'\n.jsonl", 0, "fingerprint", 3600)
+    assert again.done == [(0, imports.GATHERED)]
+    assert list(Settler(pool, TIERS_S, 0).due()) == [], (
+        "of an hour's gathering nothing is due, whatever an interval looks like"
+    )
+    again.finish(through=True)
+    assert settle(pool) == 3 * imports.GATHERED * 5
+    (known,) = imports.known(pool, ["C:\\new'\n.jsonl"])
+    assert (known.received, known.through) == (imports.GATHERED * 5, True)
+    assert abs(known.started_at.timestamp() - time.time()) < 3600
 
 
 def stored(reader: Reader, ids: dict[SeriesKey, int]) -> dict[tuple[SeriesKey, int], tuple[int, float, object]]:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from tidemark.errors import MisconfiguredError
 from tidemark.local.postgres import Postgres, find
 from tidemark.operate.maintain import maintain
 from tidemark.settings import AGREED, MAINTAIN, read
-from tidemark.store import dead_letters, letters
+from tidemark.store import dead_letters, imports, letters
 from tidemark.store.agreement import agreed
 from tidemark.store.completeness import completeness_of
 from tidemark.store.connection import make_engine, transaction
@@ -29,11 +30,12 @@ from tidemark.store.read import Reader
 from tidemark.store.rebuild import Rebuild
 from tidemark.store.remove import Deletion
 from tidemark.store.settle import Settler
-from tidemark.wire.block import DeadLetter
+from tidemark.wire.block import DeadLetter, SeriesKey
 from tidemark.wire.reasons import Reason
 
 DOCS = Path(__file__).parents[2] / "docs" / "operations"
 TIERS_S = (60, 3600, 86_400)
+LOADED = [SeriesKey("loaded", f"s{i}", "m") for i in range(10)]
 ROLES = ("owner", "writer", "operator", "redriver", "reader")
 
 
@@ -135,6 +137,9 @@ def test_each_does_its_job(urls: dict[str, str], as_role: Callable[[str], Engine
         ("writer", "UPDATE corrections SET was_count = 0"),
         ("writer", "DELETE FROM corrections"),
         ("writer", "DELETE FROM heartbeats"),
+        ("writer", "TRUNCATE imports"),
+        ("operator", "DELETE FROM imports"),
+        ("redriver", "UPDATE imports SET done = '{}'"),
         ("writer", "CREATE TABLE mine (x int)"),
         ("operator", "TRUNCATE points"),
         ("operator", "UPDATE points SET value = 0"),
@@ -157,6 +162,29 @@ def test_each_does_its_job(urls: dict[str, str], as_role: Callable[[str], Engine
 def test_and_nothing_else(as_role: Callable[[str], Engine], role: str, statement: str) -> None:
     with pytest.raises(MisconfiguredError, match="42501"), transaction(as_role(role)) as connection:
         connection.exec_driver_sql(statement)
+
+
+def test_the_writer_loads_archives_and_begins_them_anew(as_role: Callable[[str], Engine]) -> None:
+    with transaction(as_role("owner")) as connection:
+        connection.exec_driver_sql("DELETE FROM settings")  # another test runs with others, and has moved the cut
+        connection.exec_driver_sql("UPDATE retention SET removed_before = '-infinity'")
+    pool = as_role("writer")
+    assert imports.kept_from(pool) is None or isinstance(imports.kept_from(pool), int)
+    for _ in range(2):
+        part = imports.Importing.begin(writer(pool), "archive", 0, "fingerprint", 3600)
+        for number in range(imports.GATHERED):
+            part.write(replace(block(number), keys=LOADED), number, number + 1)
+        part.finish(through=True)
+        (found,) = imports.known(pool, ["archive"])
+        assert (found.through, found.received) == (True, imports.GATHERED * 510 - 10)
+        assert settle(pool)
+        imports.forget(pool, "archive")
+    assert imports.known(as_role("reader"), ["archive"]) == []
+    with transaction(as_role("owner")) as connection:
+        for table in ("points", "rollups"):
+            connection.exec_driver_sql(
+                f"DELETE FROM {table} t USING series WHERE series.series_id = t.series_id AND project = 'loaded'"
+            )
 
 
 def test_redriving_and_looking_need_no_more(

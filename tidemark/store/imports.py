@@ -66,18 +66,27 @@ WITH gone AS (
     RETURNING tier_s, window_from, window_to, series_id, ready_at
 )
 INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at, import_id)
-SELECT tier_s, greatest(lower(r), day), least(upper(r), day + step), series_id, ready_at, CAST(%s AS bigint) FROM (
+SELECT tier_s, greatest(begin, day), least(stop, day + step), series_id, ready_at, CAST(%s AS bigint) FROM (
     SELECT tier_s, series_id, {ready_at} AS ready_at,
-           range_agg(tstzrange(window_from, window_to)) AS ranges, {step} AS step
-    FROM gone GROUP BY tier_s, series_id
-) joined, unnest(ranges) AS r,
-generate_series(date_bin(step, lower(r), to_timestamp(0)), upper(r) - interval '1 microsecond', step) AS day"""
-_JOIN_FOR_LATER: Final = _JOIN.format(which="ready_at > clock_timestamp()", ready_at="max(ready_at)", step=_EVER)
+           range_agg(tstzrange(window_from, window_to + gap)) AS ranges, gap, {step} AS step
+    FROM gone, (SELECT interval '{gap_s} seconds' AS gap) AS g GROUP BY tier_s, series_id, gap
+) joined, unnest(ranges) AS r, LATERAL (SELECT lower(r) AS begin, upper(r) - gap AS stop) AS whole,
+generate_series(date_bin(step, begin, to_timestamp(0)), stop - interval '1 microsecond', step) AS day"""
+"""Ranges closer together than a day become one, as in `marks`: in a file by time each block owes one of its own."""
+_JOIN_FOR_LATER: Final = _JOIN.format(
+    which="ready_at > clock_timestamp()", ready_at="max(ready_at)", step=_EVER, gap_s=DAY_S
+)
 _JOIN_THROUGH: Final = _JOIN.format(
     which="true",
     ready_at="clock_timestamp() + interval '1 second' * %s",
+    gap_s=DAY_S,
     # days, so that several settlers can take some each; a series is one's own
     step=f"CASE WHEN series_id IS NULL THEN interval '{DAY_S} seconds' ELSE {_EVER} END",
+)
+
+
+_ANEW: Final = (
+    "The file is loaded anew by another program, with --again: leave it to that one, or give the same command later."
 )
 
 
@@ -183,6 +192,7 @@ class Importing:
         """Write what stands between two places of the part, and that it is done, in one transaction where it can be.
 
         Raises:
+            UsageError: the file was begun anew by another program; nothing was written that owes nothing.
             UnavailableError, MisconfiguredError: as `Writer.write`.
         """
 
@@ -221,15 +231,19 @@ class Importing:
         """Mark the windows of points, in few ranges; see `tidemark.store.owing.Owes`."""
         if len(points):
             starts, ends, series = marks(points, policy.base_s)
-            connection.exec_driver_sql(
+            made = connection.exec_driver_sql(
                 _MARK, (policy.base_s, self.gather_s, self.gather_s, starts, ends, series, self.id)
             )
+            if made.rowcount != len(starts):  # without a row of the part nothing would be owed
+                raise UsageError(_ANEW)
 
     def _record(self, connection: Connection, begin: int, end: int, written: Written, filtered: int) -> None:
         received = written.inserted + written.overwritten + written.ignored + written.dead_lettered
         counts = (received, written.inserted, written.overwritten, written.ignored, written.dead_lettered, filtered)
         blocks = connection.exec_driver_sql(_RECORD, (begin, end, *counts, self.id)).scalar()
-        if blocks is not None and blocks % GATHERED == 0:
+        if blocks is None:
+            raise UsageError(_ANEW)
+        if blocks % GATHERED == 0:
             connection.exec_driver_sql(_JOIN_FOR_LATER, (self.id, self.id))
 
 
