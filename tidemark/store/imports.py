@@ -222,9 +222,8 @@ class Importing:
             UnavailableError, MisconfiguredError: it may be done; doing it again is harmless.
         """
         with transaction(self.writer.pool) as connection:
-            if through:
-                connection.exec_driver_sql(_FINISH, (self.id,))
-            whose = (self.id, self.gather_s) if through else (None, 0)
+            is_finished = through and connection.exec_driver_sql(_FINISH, (self.id,)).rowcount == 1
+            whose = (self.id, self.gather_s) if is_finished else (None, 0)
             connection.exec_driver_sql(_JOIN_THROUGH, (self.id, *whose))
 
     def owe(self, connection: Connection, points: Points, policy: Policy) -> None:
