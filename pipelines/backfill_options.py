@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Final
 
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.options import Parser, check_runner, known_parser, public
@@ -49,6 +50,7 @@ def parse(argv: Sequence[str]) -> tuple[PipelineOptions, Values, list[str]]:
         raise UsageError("A file is missing: give paths, patterns such as 'old/*.jsonl.zst', gs:// addresses, or -.")
     values = read(BACKFILL, vars(own))
     options = PipelineOptions([*beams, *public(values, [one for one in BACKFILL if one.name not in _BEAM_HAS])])
+    FileSystems.set_options(options)  # files are looked for before a pipeline does it
     if not values.dry_run:
         require(values, "rollup_dataset")
         check_runner(options, values, streaming=False)

@@ -143,7 +143,7 @@ def _load(built: Callable[[], beam.Pipeline], options: PipelineOptions, local: L
                     return
                 got = tally().get("received", 0.0)
                 failed, reached = (failed + 1 if got == reached else 1), got
-                if failed >= ATTEMPTS or _is_final(error):
+                if failed >= ATTEMPTS:
                     raise LocalError(cause(error)) from error
                 count("restarts")
                 log.error("The load failed and goes on from where it was: %s", cause(error))
@@ -152,11 +152,6 @@ def _load(built: Callable[[], beam.Pipeline], options: PipelineOptions, local: L
                 return
     finally:
         local.close()
-
-
-def _is_final(error: Exception) -> bool:
-    """Trying again cannot help: a file that changed or is gone, standard input that was read."""
-    return "UsageError" in str(error)
 
 
 def _stopped() -> int:

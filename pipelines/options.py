@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import (
     DebugOptions,
     GoogleCloudOptions,
@@ -64,6 +65,7 @@ def parse(argv: Sequence[str], settings: Sequence[Setting] = INGEST) -> tuple[Pi
     values = read(settings, vars(own))
     require(values, "subscription", "rollup_dataset")
     options = PipelineOptions([*beams, *public(values, settings)])
+    FileSystems.set_options(options)  # a mapping in a bucket is read before a pipeline does it
     check_runner(options, values)
     return options, values
 

@@ -19,9 +19,11 @@ from tidemark.archive.chunk import LongLine
 from tidemark.archive.kinds import Kind
 from tidemark.archive.parts import Part
 from tidemark.archive.peek import peeked
-from tidemark.errors import MisconfiguredError, UnavailableError, UsageError
+from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError, UsageError
+from tidemark.logs import log
 from tidemark.retry import until_done
 from tidemark.wire.block import Block
+from transforms.counters import count
 
 Result = TypeVar("Result")
 STANDARD_INPUT: Final = "-"
@@ -128,15 +130,24 @@ class Loading:
 LOADING: Final = Loading()
 
 
-def until_stopped(attempt: Callable[[], Result], count: Callable[[str], None] = lambda _name: None) -> Result | None:
+def until_stopped(attempt: Callable[[], Result], counted: Callable[[str], None] = lambda _name: None) -> Result | None:
     """What an attempt gives, which is waited for while a service is away or wrong; None: the load is to stop, and it was left.
 
     Leaving is no error: what is not noted as done is done the next time.
     """
     try:
-        return until_done(attempt, count=count, give_up=LOADING.stopping)
+        return until_done(attempt, count=counted, give_up=LOADING.stopping)
     except (UnavailableError, MisconfiguredError):
         return None
+
+
+def tell_damage(of: ArchivePart, error: TidemarkError, then: str = "What comes before it is stored.") -> None:
+    """Say once that a part cannot be read, or not be loaded, to its end; other parts go on."""
+    told = f"{of.file}: {error}".removesuffix(".")
+    if told not in LOADING.damage:
+        count("archive_damages")
+        LOADING.damage.append(told)
+        log.error("%s. %s", told, then)
 
 
 class _Counted:

@@ -11,10 +11,18 @@ import apache_beam as beam
 from tidemark.archive.damage import DamagedError
 from tidemark.archive.reader import chunks
 from tidemark.archive.whole import damage_of
-from tidemark.errors import MisconfiguredError
-from tidemark.logs import log
+from tidemark.errors import MisconfiguredError, UsageError
 from tidemark.store.imports import Importing, left
-from transforms.archive import LOADING, STANDARD_INPUT, ArchivePart, ArchiveText, StoppingError, opened, until_stopped
+from transforms.archive import (
+    LOADING,
+    STANDARD_INPUT,
+    ArchivePart,
+    ArchiveText,
+    StoppingError,
+    opened,
+    tell_damage,
+    until_stopped,
+)
 from transforms.counters import count
 from transforms.resources import Store
 
@@ -65,9 +73,9 @@ class _Read(beam.DoFn):
             yield ArchiveText(of, b"", end, end, through=True, last=True)
             return
         through = True
-        damage = _damage(of, config.skip_damaged)
-        with opened(of.file) as file:
-            try:
+        try:
+            damage = _damage(of, config.skip_damaged)
+            with opened(of.file) as file:
                 for chunk in chunks(
                     file,
                     of.kind,
@@ -76,7 +84,7 @@ class _Read(beam.DoFn):
                     chunk_bytes=config.chunk_bytes,
                     max_line_bytes=config.max_line_bytes,
                     skip_damaged=config.skip_damaged,
-                    told=lambda damage: _tell(of, damage, skipped=True),
+                    told=lambda damage: tell_damage(of, damage, "What follows is read."),
                 ):
                     if LOADING.stopping.is_set():
                         through = False
@@ -95,11 +103,11 @@ class _Read(beam.DoFn):
                     if importing.is_done(chunk.begin, chunk.end):
                         continue
                     yield ArchiveText(of, chunk.data, chunk.begin, chunk.end, chunk.line, chunk.long)
-            except StoppingError:
-                through = False
-            except (DamagedError, MisconfiguredError) as error:  # other files are none the worse for it
-                through = False
-                _tell(of, error, skipped=False)
+        except StoppingError:
+            through = False
+        except (DamagedError, MisconfiguredError, UsageError) as error:  # other files are none the worse for it
+            through = False
+            tell_damage(of, error)
         yield ArchiveText(of, b"", end, end, through=through, last=True)
 
 
@@ -117,10 +125,3 @@ def _damage(of: ArchivePart, skip_damaged: bool) -> list[DamagedError]:
         return []
     with opened(of.file, counted=False) as file:
         return list(damage_of(file, of.kind, skip_damaged=skip_damaged))
-
-
-def _tell(of: ArchivePart, damage: DamagedError | MisconfiguredError, *, skipped: bool) -> None:
-    count("archive_damages")
-    told = f"{of.file}: {damage}".removesuffix(".")
-    LOADING.damage.append(told)
-    log.error("%s. %s", told, "What follows is read." if skipped else "What comes before it is stored.")

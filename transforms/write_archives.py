@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 
+from tidemark.errors import UsageError
 from tidemark.logs import set_up_worker
 from tidemark.store.dead_letters import project_of
 from tidemark.store.imports import Importing
 from tidemark.store.write import Written
 from tidemark.wire.block import Block
-from transforms.archive import LOADING, ArchiveBlock, ArchivePart, until_stopped
+from transforms.archive import LOADING, ArchiveBlock, ArchivePart, tell_damage, until_stopped
 from transforms.counters import count, count_by_project, observe
 from transforms.resources import Store
 
@@ -93,12 +94,16 @@ class _Write(beam.DoFn):
         self._threads.shutdown()
 
     def _importing(self, of: ArchivePart) -> Importing | None:
-        """None: the load is to stop."""
+        """None: the load is to stop, or the file is another one."""
         if of not in self._parts:
             writer, gather_s = self._config.store.writer, self._config.gather_s
-            made = until_stopped(
-                lambda: Importing.begin(writer(), of.name, of.part.start, of.fingerprint, gather_s), count
-            )
+            try:
+                made = until_stopped(
+                    lambda: Importing.begin(writer(), of.name, of.part.start, of.fingerprint, gather_s), count
+                )
+            except UsageError as error:
+                tell_damage(of, error)
+                return None
             if made is None:
                 return None
             self._parts[of] = made
@@ -118,9 +123,13 @@ class _Write(beam.DoFn):
 
 
 def _stored(importing: Importing, block: ArchiveBlock) -> _Done | None:
-    """None: it was left, since the load is to stop."""
+    """None: it was left, since the load is to stop, or another program loads the file."""
     began = time.perf_counter()
-    written = until_stopped(lambda: importing.write(block.block, block.begin, block.end, block.filtered))
+    try:
+        written = until_stopped(lambda: importing.write(block.block, block.begin, block.end, block.filtered))
+    except UsageError as error:
+        tell_damage(block.of, error)
+        return None
     return None if written is None else _Done(block.block, written, time.perf_counter() - began)
 
 

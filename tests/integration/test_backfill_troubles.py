@@ -233,6 +233,29 @@ def test_one_file_that_is_no_archive_leaves_the_others_to_be_loaded(
 
 
 @pytest.mark.timeout(100)
+def test_loaded_anew_by_another_program_meanwhile_it_is_left_to_that_one(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    some = points(1, 100_000, BEGIN_MS, series=50)
+    file, log = tmp_path / "all.jsonl", tmp_path / "log"
+    file.write_bytes(body(some))
+    with (
+        log.open("wb") as said,
+        subprocess.Popen([*COMMAND, file, "--max_rate=3000"], env=environment, stdout=said, stderr=said) as running,
+    ):
+        until(lambda: query(environment["TIDEMARK_DATABASE_URL"], "SELECT count(*) FROM points")[0][0] > 0)
+        assert load(environment, file, "--again").status == 0
+        assert running.wait(60) == 1, log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert log.read_text().count(f"{file}: The file is loaded anew by another program") == 2, (
+        "in the log and in the end"
+    )
+    oracle = Oracle()
+    archived(oracle, some)
+    everything_is_right(environment, oracle)
+
+
+@pytest.mark.timeout(100)
 def test_a_database_that_was_not_migrated_is_told(environment: dict[str, str], tmp_path: Path) -> None:
     url = environment["TIDEMARK_DATABASE_URL"]
     (tmp_path / "a.jsonl").write_bytes(body(points(1, 10, BEGIN_MS)))
