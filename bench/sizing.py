@@ -17,13 +17,13 @@ from typing import Final
 RATES: Final = (1_000, 10_000, 100_000, 1_000_000)
 WORKER_US: Final = {1: 23.1, 500: 5.7}
 """CPU of Python and engine for a point, by points a message: bench/live.py, whose rows are too few to count."""
-SETTLE_US: Final = 2.6
+SETTLE_US: Final = 1.8
 """Of the worker, a settled row: bench/settle.py."""
 APPEND_US: Final = 4.8
 """Of the worker, a row appended to BigQuery: bench/warehouse.py."""
 DATABASE_US: Final = {1: 3.3, 500: 2.7}
 """Of the database, a stored point: bench/live.py."""
-FOLD_US: Final = 17.3
+FOLD_US: Final = 10.3
 """Of the database, a settled row: bench/settle.py."""
 PLAIN_BYTES: Final = 92
 COLUMNAR_BYTES: Final = 13.7
