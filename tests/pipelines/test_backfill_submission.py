@@ -44,7 +44,10 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Google]:
 def environment(tmp_path_factory: pytest.TempPathFactory, cloud: Google) -> Iterator[dict[str, str]]:
     stack = Stack(tmp_path_factory.mktemp("stack"))
     stack.up()
-    yield {**stack.environment(), "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{cloud.storage_port}"}
+    yield {
+        **stack.environment(),
+        "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{cloud.storage_port}",
+    }
     stack.down(purge=True)
 
 
@@ -93,6 +96,7 @@ def test_what_other_machines_cannot_read_is_not_submitted(
     assert len(cloud.posted) == before
 
 
+@pytest.mark.long  # each program waits 20 s for credentials that are not there
 def test_what_is_not_in_a_bucket_is_one_sentence(
     cloud: Google, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +119,7 @@ def test_what_is_not_in_a_bucket_is_one_sentence(
         assert "\n" not in str(wrong.value)
 
 
+@pytest.mark.long  # each program waits 20 s for credentials that are not there
 def test_archives_in_a_bucket_are_loaded_and_gone_on_with(cloud: Google, environment: dict[str, str]) -> None:
     some = points(7, 2000, BEGIN_MS)
     out = pa.BufferOutputStream()
