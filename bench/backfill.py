@@ -2,7 +2,7 @@
 
     python bench/backfill.py [--points 3000000] [--rounds 5] [--memory-mb 100 5000] [--kill]
 
-The archive is JSON lines in zstd, a point of 1,000 series each 10 s, in order of time. `limit` is what nothing can be much faster
+The archive is JSON lines in zstd, a point of 100 series each 10 s, in order of time: of some days. `limit` is what nothing can be much faster
 than: unpack, msgspec, numpy's order without repetitions, binary COPY into a table with the same key; no Beam, no checks, no
 rollups. `backfill` is `python -m pipelines.backfill` from its start to its end, rollups of all tiers settled: `raw` until the
 last point is stored, as the ledger says. In turn, medians. The rollups go to a server of this bench that takes them and keeps
@@ -47,7 +47,7 @@ from tidemark.local.stack import TOPIC, Stack
 from tidemark.store.connection import make_engine, transaction
 
 BEGIN_MS = 1_735_689_600_000
-SERIES = 1000
+SERIES = 100
 STEP_MS = 10_000
 LINE = '{"project":"fleet","source":"gateway-%d","metric":"m%d","event_time":%d,"value":%.3f}'
 KILLS = 10

@@ -429,7 +429,7 @@ BACKFILL = (
         "gather_s",
         float,
         "3600",
-        "Archives: rollups of what is loaded are settled when the part of the file is through, and this often before.",
+        "Archives: how long a running pipeline leaves the rollups of what is loaded to the load, which settles them at its end.",
         1,
         30 * DAY_S,
     ),

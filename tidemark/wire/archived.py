@@ -145,7 +145,7 @@ class ArchiveDecoder:
             "q", [self._published(one, message) for one in stated] if says else [message.publish_time]
         ) * (1 if says else len(items))
         held = len(into.series)
-        if items and self._decoder.append_points(items, published, into, now_us):
+        if items and self._decoder.columns.points(items, published, into, now_us):
             _stamp(into, held, None if not says else [one is None for one in stated])
             return
         for item, said, at in zip(items, stated, published, strict=True):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +71,25 @@ class Block:
         return Block(self.keys, self.points[index], chosen)
 
 
+Name = TypeVar("Name")
+
+
+class Numbers(dict[Name, int]):
+    """Numbers of series by their names; a missing one is made while `made` says how."""
+
+    made: Callable[[Name], int] | None = None
+
+    def __missing__(self, name: Name) -> int:
+        """Make it.
+
+        Raises:
+            KeyError: nobody says how.
+        """
+        if self.made is None:
+            raise KeyError(name)
+        return self.made(name)
+
+
 @dataclass
 class Columns:
     """A block that is being filled."""
@@ -81,16 +101,19 @@ class Columns:
     value: array[float] = field(default_factory=lambda: array("d"))
     attributes: list[bytes | None] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
-    numbers: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    numbers: Numbers[tuple[str, str, str]] = field(default_factory=Numbers)
     """Of series, by their names; of those that were asked for so."""
-    _metrics: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
+    _metrics: dict[tuple[str, str], Numbers[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.series) + len(self.dead_letters)
 
-    def metrics_of(self, project: str, source: str) -> dict[str, int]:
+    def metrics_of(self, project: str, source: str) -> Numbers[str]:
         """The metrics of a source that are in the block, with the numbers of their series."""
-        return self._metrics.setdefault((project, source), {})
+        found = self._metrics.get((project, source))
+        if found is None:
+            found = self._metrics[project, source] = Numbers()
+        return found
 
     def number(self, key: SeriesKey, metrics: dict[str, int]) -> int:
         """A number for a series that is not in the block yet; `metrics` is that of its source."""

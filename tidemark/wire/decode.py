@@ -13,21 +13,19 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from itertools import compress
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 from msgspec import UNSET, DecodeError, ValidationError
 
 from tidemark.wire import broken
-from tidemark.wire.block import Columns, SeriesKey
+from tidemark.wire.append import Appender
+from tidemark.wire.block import Columns
 from tidemark.wire.body import BODIES, BODY, MISSING, NO_PROJECT, UNREADABLE, Body, Point, check_head, named
 from tidemark.wire.broken import OneByOne
 from tidemark.wire.limits import DEFAULT, MAX_VALUE, Limits, untimely
-from tidemark.wire.message import LAST_EVENT_TIME, LEAST_MS, LEAST_US, Message, body, microseconds
+from tidemark.wire.message import LAST_EVENT_TIME, LEAST_US, Message, body, microseconds
 from tidemark.wire.reasons import Reason, RejectedError
 from tidemark.wire.refused import whole
 
@@ -45,6 +43,10 @@ class Decoder:
     """
 
     limits: Limits = DEFAULT
+    columns: Appender = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", Appender(self.limits))
 
     def decode(self, message: Message, into: Columns, now_us: int) -> bool:
         """Append the points of `message` to `into`, and dead letters for all that cannot be one.
@@ -91,15 +93,33 @@ class Decoder:
                 readable[place] = 0
                 self._refuse(messages[place], error, into, now_us)
             messages = [*compress(messages, readable)]
+        is_point = [item.points is UNSET for item in items]
+        if False in is_point:
+            is_batch = [not one for one in is_point]
+            others += self._accept_batches([*compress(items, is_batch)], [*compress(messages, is_batch)], into, now_us)
+            items, messages = [*compress(items, is_point)], [*compress(messages, is_point)]
         if items and not self._append_singles(items, messages, into, now_us):
             good = [self._is_plain(item, message, now_us) for item, message in zip(items, messages, strict=True)]
-            for item, message, is_good in zip(items, messages, good, strict=True):
-                if not is_good and not self._accept_batch(item, message, into, now_us):
-                    others.append(message)
+            others += compress(messages, [not one for one in good])
             items, messages = [*compress(items, good)], [*compress(messages, good)]
             if items and not self._append_singles(items, messages, into, now_us):
                 others += messages
         return others
+
+    def _accept_batches(
+        self, items: list[Body], messages: Sequence[Message], into: Columns, now_us: int
+    ) -> Sequence[Message]:
+        """Append the points of batches; returns the messages of those that are not good, of which nothing is appended."""
+        packed = any(["content_encoding" in message.attributes for message in messages])  # noqa: C419  # faster
+        published = [message.publish_time for message in messages]
+        if not packed and self.columns.batches(items, published, into, now_us):
+            return []
+        return [
+            message
+            for item, message in zip(items, messages, strict=True)
+            if "content_encoding" in message.attributes
+            or not self.columns.batches([item], [message.publish_time], into, now_us)
+        ]
 
     def _refuse(self, message: Message, error: Exception, into: Columns, now_us: int) -> None:
         """Take a message that is no body; it may be several, or packed, all the same."""
@@ -108,18 +128,6 @@ class Decoder:
             self.decode(message, into, now_us)
         else:
             into.dead_letters.append(letter)
-
-    def _accept_batch(self, item: Body, message: Message, into: Columns, now_us: int) -> bool:
-        """Append the points of a batch; False: it is none, or not good, and nothing was appended."""
-        if item.points is UNSET or item.project is NO_PROJECT or "content_encoding" in message.attributes:
-            return False
-        held = len(into.series)
-        try:
-            self.accept(item, into, message.publish_time, now_us)
-        except RejectedError:
-            into.truncate(held)
-            return False
-        return True
 
     def _is_plain(self, item: Body, message: Message, now_us: int) -> bool:
         """Whether it is a good point by itself, told by one of its own time and value as they are most of the time."""
@@ -138,69 +146,7 @@ class Decoder:
         """Append points of a message each; False: one of them is no plain point, or not good, and nothing was appended."""
         if any(["content_encoding" in message.attributes for message in messages]):  # noqa: C419  # faster
             return False
-        return self.append_points(items, array("q", [message.publish_time for message in messages]), into, now_us)
-
-    def append_points(self, items: Sequence[Body], published: array[int], into: Columns, now_us: int) -> bool:
-        """Append points as columns; False: one of them is a batch, or not good, and nothing was appended.
-
-        Args:
-            items: At least one.
-            published: Their publish times in microseconds since 1970.
-            into: Filled in place.
-            now_us: The clock in microseconds, from which the retention is counted.
-        """
-        if [item.points for item in items].count(UNSET) < len(items):
-            return False
-        micros = _micros([item.event_time for item in items])
-        if micros is None:
-            return False
-        ahead = micros - np.frombuffer(published, np.int64)
-        earliest = now_us - self.limits.retention_us if self.limits.retention_us else 0
-        if int(ahead.max()) > self.limits.max_future_us or int(micros.min()) < earliest:
-            return False
-        try:
-            values = np.array([item.value for item in items], np.float64)
-            if values.min() < -MAX_VALUE or values.max() > MAX_VALUE:
-                return False
-            series = self._numbers(items, into)
-            self._append_attributes([item.attributes for item in items], into)
-        except (RejectedError, TypeError):
-            return False
-        into.series.frombytes(np.array(series, np.int32).tobytes())
-        into.event_time.frombytes(micros.tobytes())
-        into.publish_time.extend(published)
-        into.value.frombytes(values.tobytes())
-        return True
-
-    def _numbers(self, items: Sequence[Body], into: Columns) -> list[int]:
-        """The numbers of points' series.
-
-        Raises:
-            RejectedError, TypeError: a name is not good, or missing.
-        """
-        numbers = into.numbers
-        names = zip([item.project for item in items], [item.source for item in items], [item.metric for item in items])  # noqa: B905  # of one length
-        try:
-            return [*map(numbers.__getitem__, names)]  # type: ignore[arg-type]  # a metric that is missing is no key
-        except KeyError:
-            for item in items:
-                if (item.project, item.source, item.metric) not in numbers:
-                    self._number_single(item, into)
-            return [numbers[item.project, item.source, item.metric] for item in items]  # type: ignore[index]
-
-    def _number_single(self, item: Body, into: Columns) -> None:
-        """A number for the series of a point, if it is one with all its names.
-
-        Raises:
-            TypeError: it is not.
-        """
-        project, source, metric = item.project, item.source, item.metric
-        if project is NO_PROJECT or not isinstance(metric, str):
-            raise TypeError
-        metrics = into.metrics_of(project, source)
-        if metric not in metrics:
-            self._number(item, metric, metrics, into)
-        into.numbers[project, source, metric] = metrics[metric]
+        return self.columns.points(items, array("q", [message.publish_time for message in messages]), into, now_us)
 
     def at_once(self, message: Message, text: bytes, into: Columns, now_us: int) -> bool:
         """Append the points of `message`, whose text this is, if all of it is right; False: it is not, and none is appended."""
@@ -249,7 +195,11 @@ class Decoder:
         """
         latest = publish_time + self.limits.max_future_us
         earliest = now_us - self.limits.retention_us if self.limits.retention_us else 0
-        if len(points) >= _MANY and self._accept_many(item, points, into, publish_time, earliest, latest):
+        if (
+            len(points) >= _MANY
+            and points is item.points
+            and self.columns.batches([item], [publish_time], into, now_us)
+        ):
             return
         metrics = into.metrics_of(item.project, item.source)
         for point in points:
@@ -267,67 +217,12 @@ class Decoder:
             attributes = self.limits.canonical(point.attributes) if point.attributes else None
             series = metrics.get(point.metric)
             if series is None:
-                series = self._number(item, point.metric, metrics, into)
+                series = self.columns.number(item.project, item.source, point.metric, metrics, into)
             into.attributes.append(attributes)
             into.series.append(series)
             into.event_time.append(micros)
             into.publish_time.append(publish_time)
             into.value.append(point.value)
-
-    def _accept_many(
-        self, item: Body, points: Sequence[Point], into: Columns, publish_time: int, earliest: int, latest: int
-    ) -> bool:
-        """Append all points column by column; False: one of them needs a closer look, and nothing was appended."""
-        micros = _micros([point.event_time for point in points])
-        if micros is None or int(micros.min()) < earliest or int(micros.max()) > latest:
-            return False
-        values = np.array([point.value for point in points])
-        if values.min() < -MAX_VALUE or values.max() > MAX_VALUE:
-            return False
-        names = [point.metric for point in points]
-        metrics = into.metrics_of(item.project, item.source)
-        try:
-            series = [*map(metrics.__getitem__, names)]
-        except KeyError:
-            for name in dict.fromkeys(names):
-                if name not in metrics:
-                    self._number(item, name, metrics, into)
-            series = [*map(metrics.__getitem__, names)]
-        self._append_attributes([point.attributes for point in points], into)
-        into.series.frombytes(np.array(series, np.int32).tobytes())
-        into.event_time.frombytes(micros.tobytes())
-        into.publish_time.extend(array("q", (publish_time,)) * len(points))
-        into.value.frombytes(values.tobytes())
-        return True
-
-    def _append_attributes(self, attributes: list[dict[str, Any] | None], into: Columns) -> None:
-        if any(attributes):
-            into.attributes += [self.limits.canonical(some) if some else None for some in attributes]
-        else:
-            into.attributes += [None] * len(attributes)
-
-    def _number(self, item: Body, metric: str, metrics: dict[str, int], into: Columns) -> int:
-        """A number for a series whose name is good."""
-        if not metrics:
-            self.limits.check_name("project", item.project)
-            self.limits.check_name("source", item.source)
-        self.limits.check_name("metric", metric)
-        return into.number(SeriesKey(item.project, item.source, metric), metrics)
-
-
-def _micros(stated: list[Any]) -> npt.NDArray[np.int64] | None:
-    """Event times in microseconds; None: one of them is none, or may be in another unit."""
-    try:
-        found = np.array(stated, np.int64)
-    except TypeError:
-        if not all(isinstance(at, datetime) for at in stated):
-            return None
-        return np.array([microseconds(at) for at in stated], np.int64)
-    except OverflowError:
-        return None
-    if int(found.min()) < LEAST_MS or int(found.max()) > _LAST_MS:
-        return None
-    return found * 1000
 
 
 def _read(texts: list[bytes]) -> tuple[list[Body], list[tuple[int, Exception]]]:
