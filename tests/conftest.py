@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 # a child that is forked while gRPC's threads are at work dies in gRPC's handlers now and then, before it is what it shall be
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
@@ -32,6 +33,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "long" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_left_behind() -> Iterator[None]:
+    """A program that is run in this process tells its workers by the environment where the database is."""
+    before = set(os.environ)
+    yield
+    for name in set(os.environ) - before:
+        if name.startswith("TIDEMARK_"):
+            del os.environ[name]
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ ANYWHERE = {
         "exposition",
         "arguments",
         "allocator",
+        "plain",
     )
 }
 ALLOWED = {
@@ -63,7 +64,14 @@ ALLOWED = {
         "tidemark.query.reference",
     },
     "tidemark/local": {"tidemark.wire", "tidemark.store", "tidemark.warehouse", "tidemark.bus", "tidemark.edge"},
-    "transforms": {"tidemark.wire", "tidemark.mapping", "tidemark.store", "tidemark.warehouse", "tidemark.bus"},
+    "transforms": {
+        "tidemark.wire",
+        "tidemark.archive",
+        "tidemark.mapping",
+        "tidemark.store",
+        "tidemark.warehouse",
+        "tidemark.bus",
+    },
     "pipelines": {"transforms", "tidemark"},
 }
 NO_BEAM = "tidemark"
