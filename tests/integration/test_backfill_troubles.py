@@ -44,6 +44,7 @@ def until(holds: Callable[[], bool], within_s: float = 60) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.long  # most of a minute
 @pytest.mark.timeout(200)
 def test_the_database_and_bigquery_away_are_waited_for(
     stack: Stack, environment: dict[str, str], tmp_path: Path
@@ -97,6 +98,7 @@ def test_it_can_be_stopped_while_it_waits(
     assert query(url, "SELECT sum(received) FROM imports")[0][0] == len(file.read_bytes().splitlines())
 
 
+@pytest.mark.long  # most of a minute
 @pytest.mark.timeout(100)
 def test_it_can_be_stopped_while_its_rollups_wait_for_bigquery(
     stack: Stack, environment: dict[str, str], tmp_path: Path
@@ -232,6 +234,7 @@ def test_one_file_that_is_no_archive_leaves_the_others_to_be_loaded(
     assert "Traceback" not in with_stream.said
 
 
+@pytest.mark.long  # most of a minute
 @pytest.mark.timeout(100)
 def test_loaded_anew_by_another_program_meanwhile_it_is_left_to_that_one(
     environment: dict[str, str], tmp_path: Path

@@ -32,6 +32,7 @@ class Load(Sender):
         self.feed.points(some[:10])
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_versions_that_overlap_or_follow_each_other_lose_nothing(
     environment: dict[str, str], feed: Feed, tmp_path: Path

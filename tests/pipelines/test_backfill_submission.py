@@ -68,6 +68,7 @@ def launch(
     )
 
 
+@pytest.mark.long  # each program waits 20 s for credentials that are not there
 def test_a_job_has_the_parts_of_all_files(cloud: Google, environment: dict[str, str], tmp_path: Path) -> None:
     for number in range(3):
         cloud.put(f"old/{number}.jsonl", body(points(number, 10, BEGIN_MS)))

@@ -112,7 +112,7 @@ def test_nothing_of_the_launching_process_travels(
     cloud: Google, submitted: tuple[dict, beam_runner_api_pb2.Pipeline]
 ) -> None:
     names = [name.rsplit("/", 1)[-1] for name in cloud.staged()]
-    assert {name for name in names if not name.startswith("job_object")} <= {
+    assert {name for name in names if not name.startswith("job_object") and not name.endswith(".jq")} <= {
         "pipeline.pb",
         "submission_environment_dependencies.txt",
     }
@@ -124,6 +124,7 @@ def test_nothing_of_the_launching_process_travels(
 MAPPING = '.body | {source: .gw, metric: "é", event_time: (.ts * 1000), value: .fps}'
 
 
+@pytest.mark.long  # each program waits 20 s for credentials that are not there
 def test_a_mapping_in_a_bucket_travels_with_the_job(cloud: Google) -> None:
     before = cloud.staged().keys()
     location = cloud.put("mappings/gateway.jq", MAPPING.encode())
@@ -144,6 +145,7 @@ def _programs(found: Any, deep: int = 5) -> list[Program]:
     return [program for one in inside if deep for program in _programs(one, deep - 1)]
 
 
+@pytest.mark.long  # each program waits 20 s for credentials that are not there
 @pytest.mark.parametrize(
     ("location", "said"),
     [
