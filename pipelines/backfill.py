@@ -43,19 +43,23 @@ def build(
     limits: Limits,
     values: Values,
     mapping: Program | None = None,
+    *,
+    is_local: bool = False,
 ) -> None:
     """Every stage, in the order a line lives; no previews: what an archive holds is over."""
     store = Store.of(values)
     warehouse = Warehouse(values.rollup_dataset, values.bigquery_storage_endpoint)
-    _ = (
+    loaded = (
         pipeline
         | "parts" >> beam.Create(parts)
         | "apart" >> beam.Reshuffle()
         | "read" >> ReadArchives(store, values.gather_s, values.skip_damaged, limits.max_message_bytes)
         | "decode" >> DecodeArchives(limits, mapping, values.series_project)
         | "write raw" >> WriteArchives(store, values.gather_s, values.writers, values.max_rate)
-        | "settle" >> SettleLoaded(store, warehouse)
+        | "all parts" >> beam.CombineGlobally(beam.combiners.CountCombineFn())
     )
+    if not is_local:  # here the program does it: Prism awaits a stage that takes long in a loop that never rests
+        loaded | "settle" >> SettleLoaded(store, warehouse)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +87,7 @@ def _run(arguments: list[str]) -> int:
 
     def built(parts: Sequence[ArchivePart], limits: Limits, agreed: Values) -> beam.Pipeline:
         pipeline = beam.Pipeline(options=options)
-        build(pipeline, parts, limits, agreed, mapping)
+        build(pipeline, parts, limits, agreed, mapping, is_local=is_local)
         return pipeline
 
     if is_local:

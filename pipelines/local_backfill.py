@@ -30,7 +30,7 @@ from transforms.archive import LOADING, ArchivePart
 from transforms.counters import count, tally
 from transforms.prometheus import Endpoint, serve
 from transforms.resources import Store, Warehouse
-from transforms.settle_loaded import settle_due
+from transforms.settle_loaded import settle_loaded
 
 ATTEMPTS: Final = 5
 """So often in a row the engine may fail without a point more."""
@@ -86,9 +86,7 @@ def _run(built: Built, archives: Sequence[Archive], options: PipelineOptions, va
         parts = [part for archive in todo for part in archive.parts]
         if parts:
             _load(lambda: built(parts, limits_of(store, values), values), options, local, stop)
-        elif not stop.asked.is_set():
-            warehouse = Warehouse(values.rollup_dataset, values.bigquery_storage_endpoint)
-            settle_due(store, warehouse)
+        settle_loaded(store, Warehouse(values.rollup_dataset, values.bigquery_storage_endpoint))
     _summarize(shown.counts(), len(archives), len(todo), time.monotonic() - began)
     if stop.asked.is_set():
         return _stopped()

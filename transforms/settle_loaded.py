@@ -23,10 +23,9 @@ SETTLERS: Final = 2
 
 @dataclass(eq=False)
 class SettleLoaded(beam.PTransform):
-    """When no more comes of any part: settles what is due, and appends it to BigQuery.
+    """When no more comes of any part, of which the number comes in: settles what is due, and appends it to BigQuery.
 
-    Guarantee: as of `Settle` and `WriteRollups`. Windows that are open are settled too where no pipeline does it later.
-    While the database or BigQuery is away it waits.
+    Guarantee: as of `Settle` and `WriteRollups`. While the database or BigQuery is away it waits.
 
     Args:
         store: The raw store.
@@ -40,13 +39,8 @@ class SettleLoaded(beam.PTransform):
         super().__init__()
 
     def expand(self, parts: Any) -> Any:
-        """Counting them is the wait for all parts."""
-        settled = (
-            parts
-            | "all parts" >> beam.CombineGlobally(beam.combiners.CountCombineFn())
-            | beam.ParDo(_Settle(self)).with_output_types(None)
-        )
-        return (settled,) | "settled" >> beam.Flatten()  # see `WriteRollups.expand`
+        """One ParDo."""
+        return parts | beam.ParDo(_Settle(self)).with_output_types(None)
 
 
 class _Settle(beam.DoFn):
@@ -54,14 +48,18 @@ class _Settle(beam.DoFn):
         self._config = config
 
     def process(self, _parts: int) -> Iterator[None]:
-        store, warehouse = self._config.store, self._config.warehouse
-        settle_due(store, warehouse)
-        if until_stopped(store.is_read, count) is False:
-            while not LOADING.stopping.is_set() and until_stopped(
-                lambda: _settle(store, warehouse, store.settler(), everything=True), count
-            ):
-                pass
+        settle_loaded(self._config.store, self._config.warehouse)
         yield from ()
+
+
+def settle_loaded(store: Store, warehouse: Warehouse) -> None:
+    """Settle what is due or owed by archives; windows that are open too, where no pipeline does it later."""
+    settle_due(store, warehouse)
+    if until_stopped(store.is_read, count) is False:
+        while not LOADING.stopping.is_set() and until_stopped(
+            lambda: _settle(store, warehouse, store.settler(), everything=True), count
+        ):
+            pass
 
 
 def settle_due(store: Store, warehouse: Warehouse) -> None:

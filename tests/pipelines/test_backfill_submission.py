@@ -23,13 +23,12 @@ from tidemark.local.stack import Stack
 
 BEGIN_MS = 1_735_689_600_000
 STAGES = [
+    "all parts",
     "apart",
     "decode/ParDo(_Decode)",
     "parts",
     "read/ParDo(_Read)",
     "settle/ParDo(_Settle)",
-    "settle/all parts",
-    "settle/settled",
     "write raw/ParDo(_Write)",
 ]
 
