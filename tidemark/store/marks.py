@@ -15,9 +15,11 @@ from tidemark.store.owing import SERIES_A_WINDOW
 from tidemark.store.parts import Mark
 
 _MARK: Final = """
-INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at, closing)
-SELECT %s, to_timestamp(f), to_timestamp(t), s, greatest(clock_timestamp(), to_timestamp(r)), %s
-FROM unnest(CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS integer[]), CAST(%s AS float8[])) AS m(f, t, s, r)"""
+INSERT INTO marks (tier_s, window_from, window_to, series_id, ready_at, closing, import_id)
+SELECT %s, to_timestamp(f), to_timestamp(t), s,
+       greatest(clock_timestamp() + CASE WHEN r = 0 THEN kept ELSE interval '0' END, to_timestamp(r)), %s,
+       CASE WHEN r = 0 AND kept > interval '0' THEN (SELECT max(id) FROM imports WHERE finished_at IS NOT NULL) END
+FROM (SELECT interval '1 second' * CAST(%s AS float8) AS kept) AS k, unnest(CAST(%s AS bigint[]), CAST(%s AS bigint[]), CAST(%s AS integer[]), CAST(%s AS float8[])) AS m(f, t, s, r)"""
 _SERVER: Final = "(SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint & 8388607)"
 NUMBER: Final = f"id + ({_SERVER} << 40)"
 """The SQL of a mark's number outside the database: on a server that takes over without the last seconds, or comes back from
@@ -51,7 +53,9 @@ def insert_marks(connection: Connection, tiers_s: tuple[int, ...], tier_s: int, 
     """
     starts = [r.start // tier_s * tier_s for r in ranges]
     ends = [-(-r.end // tier_s) * tier_s for r in ranges]
-    connection.exec_driver_sql(_MARK, (tier_s, False, starts, ends, [r.series_id for r in ranges], [0.0] * len(ranges)))
+    connection.exec_driver_sql(
+        _MARK, (tier_s, False, 0.0, starts, ends, [r.series_id for r in ranges], [0.0] * len(ranges))
+    )
     hold(connection, tiers_s=tiers_s)
     return len(ranges)
 
@@ -82,8 +86,12 @@ def mark_windows(
     whole: bool,
     ready: Callable[[int, int], float],
     closing: bool,
+    kept_s: float = 0.0,
 ) -> None:
-    """Mark windows (starts in seconds) of a tier, whole or by series; many series of a window become the whole."""
+    """Mark windows (starts in seconds) of a tier, whole or by series; many series of a window become the whole.
+
+    What would be due at once is left to the load of an archive for `kept_s`, as `OF_LOADED` is.
+    """
     starts: list[int] = np.unique(windows).tolist() if whole else []
     owners: list[int | None] = [None] * len(starts)
     pairs = np.unique(np.column_stack((windows, series)), axis=0) if not whole else np.empty((0, 2), np.int64)
@@ -96,4 +104,4 @@ def mark_windows(
     if starts:
         ends = [start + tier_s for start in starts]
         due = [ready(start, end) for start, end in zip(starts, ends, strict=True)]
-        connection.exec_driver_sql(_MARK, (tier_s, closing, starts, ends, owners, due))
+        connection.exec_driver_sql(_MARK, (tier_s, closing, kept_s, starts, ends, owners, due))

@@ -52,6 +52,8 @@ WORK_MEM: Final = "64MB"
 NO_NESTED_LOOPS: Final = "SELECT set_config('enable_nestloop', 'off', true)"
 """With quantiles a statement joins summaries and sketches. Of a minute that is newer than its statistics PostgreSQL expects
 one row, and would make the sketches anew for each of 10,000."""
+KEPT_S: Final = 600.0
+"""So long other settlers leave to a load what follows from its windows in the tiers above."""
 REFRESHES: Final = 10
 """How often an open window of an upper tier is settled over its length."""
 
@@ -330,7 +332,14 @@ class Settler:
 
         windows = rows["window_start"] // (tier_s * 1_000_000) * tier_s
         mark_windows(
-            connection, tier_s, windows, rows["series_id"], whole=isinstance(scope, Range), ready=ready, closing=False
+            connection,
+            tier_s,
+            windows,
+            rows["series_id"],
+            whole=isinstance(scope, Range),
+            ready=ready,
+            closing=False,
+            kept_s=KEPT_S if self.archives else 0.0,
         )
 
     def _mark_open(self, connection: Connection, tier_s: int, rows: Rollups, scope: Range | list[Range]) -> None:
