@@ -22,7 +22,7 @@ from tidemark.store.agreement import agreed
 from tidemark.store.connection import STATEMENT_TIMEOUT_S, make_engine, single_statement
 from tidemark.store.heartbeats import beat, is_read
 from tidemark.store.identity import identity
-from tidemark.store.imports import Known, forget, kept_from, known
+from tidemark.store.imports import Known, forget, kept_from, known, summarize
 from tidemark.store.location import database_url
 from tidemark.store.owing import Policy
 from tidemark.store.series import SeriesCache
@@ -148,6 +148,10 @@ class Store:
             for one in found:
                 forget(self._pool(), one.file)
         return found
+
+    def summarize(self) -> None:
+        """Bring the index by time up to what was stored; see `tidemark.store.imports.summarize`."""
+        summarize(self._pool())
 
     def kept_from(self) -> int | None:
         """From when on points are kept; see `tidemark.store.imports.kept_from`."""

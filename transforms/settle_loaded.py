@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import apache_beam as beam
 
+from tidemark.errors import MisconfiguredError, UnavailableError
+from tidemark.logs import log
 from tidemark.retry import until_done
 from tidemark.store.settle import Settler
 from transforms.archive import LOADING, until_stopped
@@ -54,6 +56,10 @@ class _Settle(beam.DoFn):
 
 def settle_loaded(store: Store, warehouse: Warehouse) -> None:
     """Settle what is due or owed by archives; windows that are open too, where no pipeline does it later."""
+    try:
+        store.summarize()
+    except (UnavailableError, MisconfiguredError) as error:
+        log.warning("%s Settling takes longer.", error)
     settle_due(store, warehouse)
     if until_stopped(store.is_read, count) is False:
         while not LOADING.stopping.is_set() and until_stopped(

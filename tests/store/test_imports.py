@@ -21,7 +21,7 @@ from sqlalchemy import Engine
 from tidemark.errors import UsageError
 from tidemark.settings import DAY_S
 from tidemark.store.connection import make_engine, transaction
-from tidemark.store.imports import GATHERED, RANGES_A_BLOCK, Importing, forget, kept_from, known, left, marks
+from tidemark.store.imports import GATHERED, RANGES_A_BLOCK, Importing, forget, kept_from, known, left, marks, summarize
 from tidemark.store.ledger import totals
 from tidemark.store.owing import SERIES_A_WINDOW, Policy
 from tidemark.store.series import SeriesCache
@@ -425,3 +425,14 @@ def test_a_series_of_one_point_a_window_is_no_flood() -> None:
     starts, _, owners = marks(gaps, BASE_S)
     assert (len(starts), set(owners)) == (RANGES_A_BLOCK, {1})
     assert math.isclose(len(marks(gaps[:1], BASE_S)[0]), 1)
+
+
+def test_the_index_by_time_is_brought_up_to_what_was_stored(pool: Engine) -> None:
+    importing = begun(pool)
+    for at in range(0, 60_000, 10_000):
+        times = [BEGIN_US + (at + i) * 1_000_000 for i in range(10_000)]
+        importing.write(block([1] * 10_000, times), at, at + 10_000)
+    summarize(pool)
+    with transaction(pool) as connection:
+        left_over = connection.exec_driver_sql("SELECT brin_summarize_new_values('points_event_time_idx')").scalar_one()
+    assert left_over <= 1, "all but the pages that are being filled"

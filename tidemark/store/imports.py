@@ -40,6 +40,11 @@ SELECT file, fingerprint, min(started_at), max(finished_at), bool_and(finished_a
        sum(dead_lettered)::bigint, sum(filtered)::bigint
 FROM imports WHERE file = ANY(ARRAY(SELECT json_array_elements_text(CAST(%s AS json)))) GROUP BY file, fingerprint
 """
+_SUMMARIZE: Final = """
+SELECT brin_summarize_new_values(i.indexrelid)
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam AND a.amname = 'brin'
+WHERE pg_has_role(c.relowner, 'USAGE') AND (i.indrelid = CAST('points' AS regclass) OR i.indrelid IN (
+    SELECT inhrelid FROM pg_inherits WHERE inhparent = CAST('points' AS regclass)))"""
 _CUT: Final = """
 SELECT (extract(epoch FROM removed_before) * 1000000)::bigint FROM retention WHERE removed_before > '-infinity'"""
 _BEGIN: Final = """
@@ -137,6 +142,18 @@ def forget(pool: Engine, file: str) -> None:
     """
     with transaction(pool) as connection:
         connection.exec_driver_sql("DELETE FROM imports WHERE file = %s", (file,))
+
+
+def summarize(pool: Engine) -> None:
+    """Bring the index by time up to the points that were just stored, where this user owns it; else autovacuum does so.
+
+    Without it each settling goes through all of them, since what is not summarized may be of any time.
+
+    Raises:
+        UnavailableError, MisconfiguredError: it may be done in part, which is harmless.
+    """
+    with transaction(pool) as connection:
+        connection.exec_driver_sql(_SUMMARIZE).all()
 
 
 def kept_from(pool: Engine) -> int | None:
