@@ -84,7 +84,7 @@ def test_a_name_is_never_markup(served: Serving, browser: Browser, tmp_path: Pat
     page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
     page.goto(f"{served.url}/?project={MINE}&range=7+d#read={TOKEN}")
     row = page.locator("#list li").filter(has_text="onerror")
-    expect(row).to_have_count(1)
+    expect(row).to_have_count(1, timeout=30_000)
     row.click()
     expect(page.locator("#title")).to_contain_text(f"{NASTY} of {NASTY}")
     expect(page.locator("#summary")).to_contain_text("1 intervals")
