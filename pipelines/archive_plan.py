@@ -24,7 +24,8 @@ from tidemark.archive.peek import exactly
 from tidemark.archive.reader import chunks
 from tidemark.errors import MisconfiguredError, UsageError
 from tidemark.store.imports import Known
-from transforms.archive import STANDARD, STANDARD_INPUT, ArchivePart, opened
+from transforms.archive import ArchivePart
+from transforms.archive_files import STANDARD, STANDARD_INPUT, opened
 
 _PATTERN: Final = ("*", "?", "[")
 _SCHEME: Final = "://"
@@ -68,6 +69,12 @@ def planned(given: Sequence[str], *, remote: bool) -> list[Archive]:
     if remote and (here := next((file for file in found if _SCHEME not in file), None)):
         raise UsageError(f"{here} is on this machine, and is to be read on others: put it into a bucket.")
     return [_archive(file) for file in found]
+
+
+def size_of(archives: Sequence[Archive]) -> int | None:
+    """Bytes of all of them, as stored; None: one's are not known."""
+    sizes = [archive.size for archive in archives]
+    return None if None in sizes else sum(size for size in sizes if size is not None)
 
 
 def unfinished(

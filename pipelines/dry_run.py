@@ -10,11 +10,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipelines.archive_plan import Archive
+from pipelines.archive_plan import Archive, size_of
 from pipelines.progress import Shown, refusals
-from tidemark.archive.damage import DamagedError
-from tidemark.archive.reader import chunks
-from tidemark.logs import log
 from tidemark.mapping.program import Program
 from tidemark.program import event
 from tidemark.settings import Values
@@ -22,9 +19,10 @@ from tidemark.stop import Stop
 from tidemark.wire.block import Block
 from tidemark.wire.limits import Limits
 from tidemark.wire.message import to_the_second
-from transforms.archive import LOADING, ArchivePart, ArchiveText, StoppingError, opened
 from transforms.counters import count
 from transforms.decode_archives import Gathering
+from transforms.loading import LOADING
+from transforms.read_archives import texts
 
 POINTS_A_S: Final = 60_000
 """So many are loaded a second, as a first guess: `bench/backfill.py` measures it."""
@@ -71,14 +69,14 @@ def run(archives: Sequence[Archive], values: Values, mapping: Program | None, st
     stop.then(LOADING.stopping.set)
     limits = Limits.of(values)
     found = _Found()
-    sizes = [archive.size for archive in archives]
-    total = None if None in sizes else sum(size for size in sizes if size is not None)
     gathering = Gathering(limits, mapping, values.series_project)
-    with Shown(total) as shown:
+    with Shown(size_of(archives)) as shown:
         try:
             for archive in archives:
                 for part in archive.parts:
-                    _read(part, gathering, found, values, limits)
+                    for text in texts(part, None, limits.max_message_bytes, skip_damaged=values.skip_damaged):
+                        for block in gathering.take(text):
+                            found.take(block.block, block.filtered)
         finally:
             gathering.close()
     counts = shown.counts()
@@ -86,38 +84,6 @@ def run(archives: Sequence[Archive], values: Values, mapping: Program | None, st
     if stop.asked.is_set():
         return 130
     return 1 if LOADING.damage and not values.skip_damaged else 0
-
-
-def _read(part: ArchivePart, gathering: Gathering, found: _Found, values: Values, limits: Limits) -> None:
-    def told(damage: DamagedError) -> None:
-        LOADING.damage.append(f"{part.file}: {damage}")
-        log.error("%s: %s", part.file, damage)
-
-    end = part.part.start
-    with opened(part.file) as file:
-        try:
-            for chunk in chunks(
-                file,
-                part.kind,
-                part.part,
-                None,
-                max_line_bytes=limits.max_message_bytes,
-                skip_damaged=values.skip_damaged,
-                told=told,
-            ):
-                if LOADING.stopping.is_set():
-                    return
-                end = chunk.end
-                count("archive_text_bytes", len(chunk.data))
-                text = ArchiveText(part, chunk.data, chunk.begin, chunk.end, chunk.line, chunk.long)
-                for block in gathering.take(text):
-                    found.take(block.block, block.filtered)
-        except StoppingError:
-            return
-        except DamagedError as damage:
-            told(damage)
-    for block in gathering.take(ArchiveText(part, b"", end, end, through=True, last=True)):
-        found.take(block.block, block.filtered)
 
 
 def _tell(found: _Found, counts: dict[str, float], took_s: float) -> None:

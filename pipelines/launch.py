@@ -64,17 +64,26 @@ def run(start: Callable[[Values], Any], options: PipelineOptions, values: Values
             tell(text([finding]), _LEVELS[finding.level])
         if failed(findings):
             raise MisconfiguredError("The preflight failed, so no job was submitted: see the lines marked FAIL.")
-        client = rest(values.rollup_dataset)
-        ensure(client, values.rollup_dataset, values.rollup_location)
-        store = Store.of(values)
-        claim(client, values.rollup_dataset, store.identity())
-        values = store.agreed(values)
+        values = prepared(values)
         resources.close()
     event(
         "submitted",
         job=flink_submission.submit(lambda: start(values), options) if flink.chosen(options) else job_id(start(values)),
     )
     return 0
+
+
+def prepared(values: Values) -> Values:
+    """Make missing tables; returns the settings as the store has them.
+
+    Raises:
+        MisconfiguredError, UnavailableError: the database or BigQuery.
+    """
+    client = rest(values.rollup_dataset)
+    ensure(client, values.rollup_dataset, values.rollup_location)
+    store = Store.of(values)
+    claim(client, values.rollup_dataset, store.identity())
+    return store.agreed(values)
 
 
 def job_id(result: Any) -> str | None:

@@ -8,13 +8,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import flink, flink_submission
 from pipelines.archive_plan import Archive
-from pipelines.launch import job_id
+from pipelines.launch import job_id, prepared
 from pipelines.local_backfill import Built, left, limits_of
 from tidemark.program import event
 from tidemark.settings import Values
-from tidemark.warehouse.clients import rest
-from tidemark.warehouse.owner import claim
-from tidemark.warehouse.tables import ensure
 from transforms import resources
 from transforms.resources import Store
 
@@ -29,12 +26,8 @@ def run(built: Built, archives: Sequence[Archive], options: PipelineOptions, val
         UsageError: a file has changed since it was begun.
         MisconfiguredError, UnavailableError: the database, BigQuery or the runner.
     """
-    store = Store.of(values)
     try:
-        client = rest(values.rollup_dataset)
-        ensure(client, values.rollup_dataset, values.rollup_location)
-        claim(client, values.rollup_dataset, store.identity())
-        values = store.agreed(values)
+        values = prepared(values)
         store = Store.of(values)
         todo = left(store, archives, values)
         limits = limits_of(store, values)

@@ -14,7 +14,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines import engine
-from pipelines.archive_plan import Archive, unfinished
+from pipelines.archive_plan import Archive, size_of, unfinished
 from pipelines.local_engine import LocalEngine
 from pipelines.local_run import agreed, cause, make_tables, own_temporary_directory
 from pipelines.progress import Shown, refusals
@@ -26,8 +26,9 @@ from tidemark.settings import Values
 from tidemark.stop import Stop
 from tidemark.wire.limits import Limits
 from transforms import resources
-from transforms.archive import LOADING, ArchivePart
+from transforms.archive import ArchivePart
 from transforms.counters import count, tally
+from transforms.loading import LOADING
 from transforms.prometheus import Endpoint, serve
 from transforms.resources import Store, Warehouse
 from transforms.settle_loaded import settle_loaded
@@ -80,9 +81,7 @@ def _run(built: Built, archives: Sequence[Archive], options: PipelineOptions, va
             raise
         return _stopped()
     todo = left(store, archives, values)
-    sizes = [archive.size for archive in todo]
-    total = None if None in sizes else sum(size for size in sizes if size is not None)
-    with Shown(total) as shown:
+    with Shown(size_of(todo)) as shown:
         parts = [part for archive in todo for part in archive.parts]
         if parts:
             _load(lambda: built(parts, limits_of(store, values), values), options, local, stop)

@@ -16,8 +16,8 @@ from tidemark.allocator import Allocator
 from tidemark.logs import tell
 from tidemark.program import event
 from tidemark.retry import waits
-from transforms.archive import LOADING
 from transforms.counters import tally
+from transforms.loading import LOADING
 
 BAR_S: Final = 0.5
 LINE_S: Final = 10.0

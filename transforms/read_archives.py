@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import apache_beam as beam
 
@@ -13,18 +13,13 @@ from tidemark.archive.reader import chunks
 from tidemark.archive.whole import damage_of
 from tidemark.errors import MisconfiguredError, UsageError
 from tidemark.store.imports import Importing, left
-from transforms.archive import (
-    LOADING,
-    STANDARD_INPUT,
-    ArchivePart,
-    ArchiveText,
-    StoppingError,
-    opened,
-    tell_damage,
-    until_stopped,
-)
+from transforms.archive import ArchivePart, ArchiveText
+from transforms.archive_files import STANDARD_INPUT, StoppingError, opened
 from transforms.counters import count
+from transforms.loading import LOADING, tell_damage, until_stopped
 from transforms.resources import Store
+
+CHUNK_BYTES: Final = 1 << 20
 
 
 @dataclass(eq=False)
@@ -46,7 +41,7 @@ class ReadArchives(beam.PTransform):
     gather_s: float
     skip_damaged: bool
     max_line_bytes: int
-    chunk_bytes: int = 1 << 20
+    chunk_bytes: int = CHUNK_BYTES
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -68,47 +63,56 @@ class _Read(beam.DoFn):
         )
         if importing is None:
             return
+        of = replace(of, import_id=importing.id)
         end = left(importing.done, _first(of))
         if importing.finished and of.file != STANDARD_INPUT:  # of which more may come than before
             yield ArchiveText(of, b"", end, end, through=True, last=True)
             return
-        through = True
-        try:
-            damage = _damage(of, config.skip_damaged)
-            with opened(of.file) as file:
-                for chunk in chunks(
-                    file,
-                    of.kind,
-                    of.part,
-                    end if importing.done and end > _first(of) else None,
-                    chunk_bytes=config.chunk_bytes,
-                    max_line_bytes=config.max_line_bytes,
-                    skip_damaged=config.skip_damaged,
-                    told=lambda damage: tell_damage(of, damage, "What follows is read."),
-                ):
-                    if LOADING.stopping.is_set():
-                        through = False
-                        break
-                    wrong = next(
-                        (one for one in damage if one.checked < chunk.end and chunk.begin < one.text_offset), None
-                    )
-                    if wrong is not None and not config.skip_damaged:
-                        raise wrong
-                    if wrong is not None:
-                        continue
-                    end = chunk.end
-                    count(
-                        "archive_text_bytes", chunk.end - chunk.begin if of.kind.shape != "parquet" else len(chunk.data)
-                    )
-                    if importing.is_done(chunk.begin, chunk.end):
-                        continue
-                    yield ArchiveText(of, chunk.data, chunk.begin, chunk.end, chunk.line, chunk.long)
-        except StoppingError:
-            through = False
-        except (DamagedError, MisconfiguredError, UsageError) as error:  # other files are none the worse for it
-            through = False
-            tell_damage(of, error)
-        yield ArchiveText(of, b"", end, end, through=through, last=True)
+        for text in texts(of, end, config.max_line_bytes, config.chunk_bytes, skip_damaged=config.skip_damaged):
+            if text.last or not importing.is_done(text.begin, text.end):
+                yield text
+
+
+def texts(
+    of: ArchivePart, position: int | None, max_line_bytes: int, chunk_bytes: int = CHUNK_BYTES, *, skip_damaged: bool
+) -> Iterator[ArchiveText]:
+    """The texts of a part from a position on, None: from its beginning, until it ends, is damaged, or the load is to stop.
+
+    Damage is told; the last text says whether the part is through.
+    """
+    begin = _first(of)
+    end = begin if position is None else position
+    through = True
+    try:
+        damage = _damage(of, skip_damaged)
+        with opened(of.file) as file:
+            for chunk in chunks(
+                file,
+                of.kind,
+                of.part,
+                end if end > begin else None,
+                chunk_bytes=chunk_bytes,
+                max_line_bytes=max_line_bytes,
+                skip_damaged=skip_damaged,
+                told=lambda error: tell_damage(of, error, "What follows is read."),
+            ):
+                if LOADING.stopping.is_set():
+                    through = False
+                    break
+                wrong = next((one for one in damage if one.checked < chunk.end and chunk.begin < one.text_offset), None)
+                if wrong is not None and not skip_damaged:
+                    raise wrong
+                if wrong is not None:
+                    continue
+                end = chunk.end
+                count("archive_text_bytes", len(chunk.data) if of.kind.shape == "parquet" else chunk.end - chunk.begin)
+                yield ArchiveText(of, chunk.data, chunk.begin, chunk.end, chunk.line, chunk.long)
+    except StoppingError:
+        through = False
+    except (DamagedError, MisconfiguredError, UsageError) as error:  # other files are none the worse for it
+        through = False
+        tell_damage(of, error)
+    yield ArchiveText(of, b"", end, end, through=through, last=True)
 
 
 def _first(of: ArchivePart) -> int:

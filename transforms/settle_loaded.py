@@ -12,10 +12,9 @@ import apache_beam as beam
 
 from tidemark.errors import MisconfiguredError, UnavailableError
 from tidemark.logs import log
-from tidemark.retry import until_done
 from tidemark.store.settle import Settler
-from transforms.archive import LOADING, until_stopped
 from transforms.counters import count
+from transforms.loading import LOADING, until_stopped
 from transforms.resources import Store, Warehouse
 from transforms.write_rollups import append
 
@@ -62,10 +61,7 @@ def settle_loaded(store: Store, warehouse: Warehouse) -> None:
         log.warning("%s Settling takes longer.", error)
     settle_due(store, warehouse)
     if until_stopped(store.is_read, count) is False:
-        while not LOADING.stopping.is_set() and until_stopped(
-            lambda: _settle(store, warehouse, store.settler(), everything=True), count
-        ):
-            pass
+        settle_rest(store, warehouse, everything=True)
 
 
 def settle_due(store: Store, warehouse: Warehouse) -> None:
@@ -83,8 +79,10 @@ def settle_due(store: Store, warehouse: Warehouse) -> None:
 
 
 def settle_rest(store: Store, warehouse: Warehouse, *, everything: bool) -> None:
-    """Settle until nothing is due, or, where nothing is written any more, nothing is owed at all."""
-    while until_done(lambda: _settle(store, warehouse, store.settler(), everything=everything), count=count):
+    """Settle until nothing is due, or, where nothing is written any more, nothing is owed at all; a load may be stopped."""
+    while not LOADING.stopping.is_set() and until_stopped(
+        lambda: _settle(store, warehouse, store.settler(), everything=everything), count
+    ):
         pass
 
 

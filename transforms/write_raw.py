@@ -79,7 +79,7 @@ class _Write(beam.DoFn):
         self._written = True
         observe("commit_ms", (time.perf_counter() - began) * 1000)
         observe("block_points", len(block.points))
-        self._count(block, written)
+        count_written(block, written)
         self._count_lateness(self._note(block), written)
         if not self._config.previews:
             return
@@ -115,16 +115,6 @@ class _Write(beam.DoFn):
             note_sources(self._config.store)
         return classes
 
-    def _count(self, block: Block, written: Written) -> None:
-        count("received", block.received)
-        count("inserted", written.inserted)
-        count("overwritten", written.overwritten)
-        count("ignored", written.ignored)
-        count("dead_lettered", written.dead_lettered)
-        for letter in written.dead_letters:
-            count(f"dead_lettered_{letter.reason}", letter.points)
-            count_by_project("dead_lettered_by_project", letter.points, project_of(letter), letter.reason)
-
     def _count_lateness(self, classes: list[int], written: Written) -> None:
         for name, number in zip(LATENESS, classes, strict=True):
             count(f"lateness_{name}", number)
@@ -133,6 +123,18 @@ class _Write(beam.DoFn):
         end = store.tiers_s[0] * MICROSECONDS
         count("late_after_window", int(np.count_nonzero(behind > end)))
         count("late_after_horizon", int(np.count_nonzero(behind > end + store.horizon_s * MICROSECONDS)))
+
+
+def count_written(block: Block, written: Written) -> None:
+    """Count what became of a block's points."""
+    count("received", block.received)
+    count("inserted", written.inserted)
+    count("overwritten", written.overwritten)
+    count("ignored", written.ignored)
+    count("dead_lettered", written.dead_lettered)
+    for letter in written.dead_letters:
+        count(f"dead_lettered_{letter.reason}", letter.points)
+        count_by_project("dead_lettered_by_project", letter.points, project_of(letter), letter.reason)
 
 
 def note_sources(store: Store) -> None:

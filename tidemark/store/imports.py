@@ -198,7 +198,20 @@ class Importing:
             if begun_with != fingerprint:
                 raise UsageError(f"{file} has changed since it was begun to be loaded: give --again to load it anew.")
             done = [(row[0], row[1]) for row in connection.exec_driver_sql(_DONE, (number,)).all()]
-        made = cls(writer, number, done, finished, gather_s)
+        return cls.of(writer, number, gather_s, done, finished=finished)
+
+    @classmethod
+    def of(
+        cls,
+        writer: Writer,
+        number: int,
+        gather_s: float,
+        done: Sequence[tuple[int, int]] = (),
+        *,
+        finished: bool = False,
+    ) -> Importing:
+        """A part that was begun, by the number of its row."""
+        made = cls(writer, number, list(done), finished, gather_s)
         return replace(made, writer=replace(writer, owe=made.owe))
 
     def is_done(self, begin: int, end: int) -> bool:

@@ -139,14 +139,15 @@ class ArchiveDecoder:
         for item in items:
             if item.project is NO_PROJECT:
                 named(item, project)
-        says = _FIELD in text
-        stated = [item.publish_time for item in items] if says else [None] * len(items)
-        published = array(
-            "q", [self._published(one, message) for one in stated] if says else [message.publish_time]
-        ) * (1 if says else len(items))
+        if _FIELD in text:
+            stated = [item.publish_time for item in items]
+            published = array("q", [self._published(one, message) for one in stated])
+        else:
+            stated = [None] * len(items)
+            published = array("q", (message.publish_time,)) * len(items)
         held = len(into.series)
         if items and self._decoder.columns.points(items, published, into, now_us):
-            _stamp(into, held, None if not says else [one is None for one in stated])
+            _stamp(into, held, [one is None for one in stated] if any(stated) else None)
             return
         for item, said, at in zip(items, stated, published, strict=True):
             begin = len(into.series)
@@ -220,6 +221,12 @@ class AsItCame:
     """Reads a message as the one by whom it was read first, which its id tells: an archive's, or one that came live."""
 
     limits: Limits
+    _live: Decoder = field(init=False)
+    _archived: ArchiveDecoder = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_live", Decoder(self.limits))
+        object.__setattr__(self, "_archived", ArchiveDecoder(self.limits))
 
     def accept_lines(self, message: Message, text: bytes, into: Columns, now_us: int) -> None:
         """Append points and batches, one a line, or raise."""
@@ -230,7 +237,7 @@ class AsItCame:
         return self._of(message).decode(message, into, now_us)
 
     def _of(self, message: Message) -> Decoder | ArchiveDecoder:
-        return ArchiveDecoder(self.limits) if is_archived(message.message_id) else Decoder(self.limits)
+        return self._archived if is_archived(message.message_id) else self._live
 
 
 def _apart(message: Message) -> list[Message]:
