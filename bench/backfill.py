@@ -297,7 +297,9 @@ def beside_live(bench: Bench, archive: Path, points: int, directory: Path) -> di
     loaded = time.time()
     publisher.join()
     assert json.loads(out.splitlines()[-1])["inserted"] == points
-    time.sleep(15)
+    until = time.monotonic() + 60
+    while bench.sql("SELECT count(*) FROM marks WHERE tier_s = 2 AND NOT closing")[0] and time.monotonic() < until:
+        time.sleep(0.2)
     job.drain()
     job.drained()
     late = """SELECT extract(epoch FROM min(settled_at) - max(window_start))::float8 - 7 FROM rollups JOIN series USING (series_id)

@@ -74,7 +74,13 @@ def run(archives: Sequence[Archive], values: Values, mapping: Program | None, st
         try:
             for archive in archives:
                 for part in archive.parts:
-                    for text in texts(part, None, limits.max_message_bytes, skip_damaged=values.skip_damaged):
+                    for text in texts(
+                        part,
+                        None,
+                        limits.max_message_bytes,
+                        skip_damaged=values.skip_damaged,
+                        then="What comes before it is counted.",
+                    ):
                         for block in gathering.take(text):
                             found.take(block.block, block.filtered)
         finally:

@@ -278,6 +278,9 @@ METRICS_ADDRESS = Setting(
     shape="an IP address or a host name",
     local=True,
 )
+PRISM_LOCATION = Setting(
+    "prism_location", str, None, "Local runs: the Prism binary; looked for, then built when left out.", local=True
+)
 INGEST = (
     SUBSCRIPTION,
     *STORE,
@@ -362,9 +365,7 @@ INGEST = (
     Setting("pull_threads", int, "2", "Pulls kept open at once.", 1, 64, local=True),
     METRICS_PORT,
     METRICS_ADDRESS,
-    Setting(
-        "prism_location", str, None, "Local runs: the Prism binary; looked for, then built when left out.", local=True
-    ),
+    PRISM_LOCATION,
     Setting(
         "streaming_mode",
         str,
@@ -435,7 +436,7 @@ BACKFILL = (
     ),
     METRICS_PORT,
     METRICS_ADDRESS,
-    *(one for one in INGEST if one.name in ("prism_location", "preflight")),
+    PRISM_LOCATION,
     MAPPING,
     MAPPING_CPU_S,
     *LIMITS,

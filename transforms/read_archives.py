@@ -74,11 +74,17 @@ class _Read(beam.DoFn):
 
 
 def texts(
-    of: ArchivePart, position: int | None, max_line_bytes: int, chunk_bytes: int = CHUNK_BYTES, *, skip_damaged: bool
+    of: ArchivePart,
+    position: int | None,
+    max_line_bytes: int,
+    chunk_bytes: int = CHUNK_BYTES,
+    *,
+    skip_damaged: bool,
+    then: str = "What comes before it is stored.",
 ) -> Iterator[ArchiveText]:
     """The texts of a part from a position on, None: from its beginning, until it ends, is damaged, or the load is to stop.
 
-    Damage is told; the last text says whether the part is through.
+    Damage is told, with what becomes of the text before it; the last text says whether the part is through.
     """
     begin = _first(of)
     end = begin if position is None else position
@@ -111,7 +117,7 @@ def texts(
         through = False
     except (DamagedError, MisconfiguredError, UsageError) as error:  # other files are none the worse for it
         through = False
-        tell_damage(of, error)
+        tell_damage(of, error, then)
     yield ArchiveText(of, b"", end, end, through=through, last=True)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.archive.archives import PACK, Pipe, joined, lines, read
 from tidemark.archive.damage import DamagedError
-from tidemark.archive.kinds import Kind
+from tidemark.archive.kinds import Kind, Packing
 from tidemark.archive.reader import Chunk
 from tidemark.errors import MisconfiguredError
 from tidemark.wire.block import Columns
@@ -46,11 +46,11 @@ def goes_on_from_each(data: bytes, kind: Kind, found: list[Chunk], **settings: A
 )
 @example(rows=[['"', "\n", '\n"'], ["a", "b", "c"]], chunk_bytes=1, end="\r\n", delimiter=",", packing="")
 def test_rows_are_objects_and_reading_goes_on_from_each(
-    rows: list[list[str]], chunk_bytes: int, end: str, delimiter: str, packing: str
+    rows: list[list[str]], chunk_bytes: int, end: str, delimiter: str, packing: Packing
 ) -> None:
     into = io.StringIO(newline="")
     csv.writer(into, delimiter=delimiter, lineterminator=end).writerows([["a", "b", "c"], *rows])
-    text, kind = into.getvalue().encode(), Kind(packing, "csv")  # type: ignore[arg-type]
+    text, kind = into.getvalue().encode(), Kind(packing, "csv")
     found = read(PACK[packing](text), kind=kind, chunk_bytes=chunk_bytes)
     expected = [{name: cell for name, cell in zip("abc", row, strict=True) if cell} for row in rows]
     assert [json.loads(line) for line in lines(joined(found))] == expected
@@ -181,8 +181,8 @@ def test_a_pipe_is_read_to_a_position() -> None:
 
 
 @pytest.mark.parametrize("packing", [name for name in PACK if name])
-def test_damage_gives_up_the_rows_at_its_sides(packing: str) -> None:
-    rng, kind = random.Random(8), Kind(packing, "csv")  # type: ignore[arg-type]
+def test_damage_gives_up_the_rows_at_its_sides(packing: Packing) -> None:
+    rng, kind = random.Random(8), Kind(packing, "csv")
     rows = b"".join(b"%d,%d\n" % (i, rng.randrange(1000)) for i in range(1000))
     data, told = PACK[packing](b"a,b\n" + rows + b"7") + b"#" + PACK[packing](b",8\n" + rows), list[DamagedError]()
     found = read(data, kind=kind, told=told, chunk_bytes=700)

@@ -38,11 +38,11 @@ def goes_on_from_each(data: bytes, found: list[Chunk], told: list[DamagedError],
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_of_one_that_was_cut_the_whole_lines_are_given(packing: str) -> None:
+def test_of_one_that_was_cut_the_whole_lines_are_given(packing: Packing) -> None:
     data, rng = PACK[packing](LARGE), random.Random(4)
     longest = b""
     for cut in [*rng.sample(range(1, len(data)), 12), len(data) - 1]:
-        text, error = until_damage(data[:cut], kind=Kind(packing, "lines"))  # type: ignore[arg-type]
+        text, error = until_damage(data[:cut], kind=Kind(packing, "lines"))
         assert error is not None, cut
         assert "cut" in error.why
         assert LARGE.startswith(text)
@@ -55,10 +55,10 @@ def test_of_one_that_was_cut_the_whole_lines_are_given(packing: str) -> None:
 
 @pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("skip", [False, True])
-def test_a_bit_that_flipped_gives_no_wrong_line(packing: str, skip: bool) -> None:
+def test_a_bit_that_flipped_gives_no_wrong_line(packing: Packing, skip: bool) -> None:
     members = [PACK[packing](points(400, seed)) for seed in range(3)]
     good, rng = set(lines(b"".join(points(400, seed) for seed in range(3)))), random.Random(5)
-    kind, silent = Kind(packing, "lines"), 0  # type: ignore[arg-type]
+    kind, silent = Kind(packing, "lines"), 0
     for _ in range(40):
         data = bytearray(b"".join(members))
         at = len(members[0]) + rng.randrange(len(members[1]))
@@ -80,7 +80,7 @@ def test_a_bit_that_flipped_gives_no_wrong_line(packing: str, skip: bool) -> Non
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_of_a_large_one_most_before_the_damage_is_given(packing: str) -> None:
+def test_of_a_large_one_most_before_the_damage_is_given(packing: Packing) -> None:
     text = points(120_000)
     data = bytearray(PACK[packing](text))
     at = len(data) * 3 // 4
@@ -94,7 +94,7 @@ def test_of_a_large_one_most_before_the_damage_is_given(packing: str) -> None:
 
 @pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
-def test_what_follows_the_last_member_is_told_after_all_lines(packing: str, garbage: bytes) -> None:
+def test_what_follows_the_last_member_is_told_after_all_lines(packing: Packing, garbage: bytes) -> None:
     data = PACK[packing](SMALL)
     text, error = until_damage(data + garbage)
     assert text == SMALL
@@ -120,11 +120,11 @@ def test_garbage_in_front_is_told_first(packing: Packing) -> None:
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_a_cut_member_before_others_is_gone_over(packing: str) -> None:
+def test_a_cut_member_before_others_is_gone_over(packing: Packing) -> None:
     data, rng = PACK[packing](SMALL), random.Random(7)
     for cut in rng.sample(range(1, len(data)), 20):
         broken, told = data + data[:cut] + data * 2, list[DamagedError]()
-        kind = Kind(packing, "lines")  # type: ignore[arg-type]
+        kind = Kind(packing, "lines")
         found = read(broken, kind=kind, told=told, chunk_bytes=3000)
         assert told
         assert set(lines(SMALL)).issuperset(lines(joined(found)))
@@ -136,8 +136,8 @@ def test_a_cut_member_before_others_is_gone_over(packing: str) -> None:
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_broken_lines_at_both_sides_are_left_out_and_told(packing: str) -> None:
-    pack, kind = PACK[packing], Kind(packing, "lines")  # type: ignore[arg-type]
+def test_broken_lines_at_both_sides_are_left_out_and_told(packing: Packing) -> None:
+    pack, kind = PACK[packing], Kind(packing, "lines")
     data, told = pack(b"one\ntwo\nthr") + b"#" + pack(b"ee\nfour\nfive"), list[DamagedError]()
     found = read(data, kind=kind, told=told)
     assert joined(found) == b"one\ntwo\nfour\nfive\n"
@@ -181,7 +181,7 @@ def test_text_that_was_given_before_it_was_checked_is_told() -> None:
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_a_bomb_is_given_up(packing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_given_up(packing: Packing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpack, "BOMB_TEXT_BYTES", 8 << 20)
     monkeypatch.setattr(unpack, "BOMB_RATIO", 100)
     data = PACK[packing]((b" " * 1000 + b"\n") * 20_000)

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.archive.archives import PACK, PACKINGS, WHOLE, Pipe, joined, lines, points, read
-from tidemark.archive.kinds import Kind
+from tidemark.archive.kinds import Kind, Packing
 from tidemark.archive.parts import Part, parts_of
 from tidemark.archive.reader import Chunk, LongLine
 
@@ -36,8 +36,8 @@ def follow(found: list[Chunk], begin: int = 0) -> None:
 @example(text=b"\xef\xbb\xbf", chunk_bytes=1)
 @example(text=b"\xef\xbb\xbf\n{}", chunk_bytes=1)
 @example(text=b"{}", chunk_bytes=1)
-def test_chunks_are_the_lines_and_reading_goes_on_from_each(packing: str, text: bytes, chunk_bytes: int) -> None:
-    data, kind = PACK[packing](text), Kind(packing, "lines")  # type: ignore[arg-type]
+def test_chunks_are_the_lines_and_reading_goes_on_from_each(packing: Packing, text: bytes, chunk_bytes: int) -> None:
+    data, kind = PACK[packing](text), Kind(packing, "lines")
     found = read(data, kind=kind, chunk_bytes=chunk_bytes)
     follow(found)
     assert lines(joined(found)) == lines(text.removeprefix(BOM))
@@ -86,8 +86,8 @@ def test_what_cannot_seek_is_one_part() -> None:
 
 
 @pytest.mark.parametrize("packing", PACK)
-def test_a_pipe_gives_the_same_however_little_at_once(packing: str) -> None:
-    data, kind = PACK[packing](points(5000)), Kind(packing, "lines")  # type: ignore[arg-type]
+def test_a_pipe_gives_the_same_however_little_at_once(packing: Packing) -> None:
+    data, kind = PACK[packing](points(5000)), Kind(packing, "lines")
     found = read(data, kind=kind, chunk_bytes=10_000)
     assert read(Pipe(data, 777), kind=kind, chunk_bytes=10_000) == found
     assert read(Pipe(data, 777), found[20].end, kind=kind, chunk_bytes=10_000) == found[21:]
@@ -95,7 +95,7 @@ def test_a_pipe_gives_the_same_however_little_at_once(packing: str) -> None:
 
 @pytest.mark.parametrize("packing", PACK)
 @pytest.mark.parametrize("chunk_bytes", [7, 100, 10_000])
-def test_a_line_that_is_too_long_is_told_and_not_given(packing: str, chunk_bytes: int) -> None:
+def test_a_line_that_is_too_long_is_told_and_not_given(packing: Packing, chunk_bytes: int) -> None:
     fits, long = b"a" * 5000, b"b" * 5001
     text = b"{}\n" + fits + b"\n" + long + b"\n{}\n" + long
     found = read(PACK[packing](text), chunk_bytes=chunk_bytes, max_line_bytes=5000)
@@ -122,14 +122,14 @@ def test_every_line_is_given_or_told(text: bytes, max_line_bytes: int, chunk_byt
 
 
 @pytest.mark.parametrize("packing", PACK)
-def test_a_line_of_many_blocks_is_one(packing: str) -> None:
+def test_a_line_of_many_blocks_is_one(packing: Packing) -> None:
     line = random.Random(2).randbytes(4 << 20).hex().encode()
     found = read(PACK[packing](line + b"\n{}"), chunk_bytes=1000)
     assert [chunk.data for chunk in found] == [line + b"\n", b"{}\n"]
 
 
 @pytest.mark.parametrize("packing", PACK)
-def test_chunks_know_the_numbers_of_their_lines(packing: str) -> None:
+def test_chunks_know_the_numbers_of_their_lines(packing: Packing) -> None:
     text = b"{}\n\n\n[]\n{}\n"
     found = read(PACK[packing](text), chunk_bytes=3)
     assert [chunk.line for chunk in found] == [1, 4, 5]
@@ -138,7 +138,7 @@ def test_chunks_know_the_numbers_of_their_lines(packing: str) -> None:
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_members_in_a_row_are_one_text(packing: str) -> None:
+def test_members_in_a_row_are_one_text(packing: Packing) -> None:
     text, rng = points(3000), random.Random(3)
     cuts = sorted(rng.sample(range(len(text)), 40))
     data = b"".join(PACK[packing](text[a:b]) for a, b in itertools.pairwise([0, 0, *cuts, cuts[-1], len(text)]))
@@ -150,6 +150,6 @@ def test_members_in_a_row_are_one_text(packing: str) -> None:
 
 @pytest.mark.parametrize("packing", PACKINGS)
 @pytest.mark.parametrize("zeros", [4, 512, 1 << 20])
-def test_zeros_between_members_and_at_the_end_are_no_damage(packing: str, zeros: int) -> None:
+def test_zeros_between_members_and_at_the_end_are_no_damage(packing: Packing, zeros: int) -> None:
     data, padding = PACK[packing](points(10)), bytes(zeros)
     assert joined(read(data + padding + data + padding)) == points(10) * 2

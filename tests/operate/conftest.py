@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from tests.operate.letters import Store
 from tidemark.local.postgres import Postgres
+from tidemark.local.stack import Stack
 from tidemark.store.connection import make_engine
 from tidemark.store.migrate import migrate
 
@@ -29,3 +30,12 @@ def own_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engin
 @pytest.fixture
 def store(own_store: Engine) -> Store:
     return Store(own_store)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Servers of this module's own."""
+    made = Stack(tmp_path_factory.mktemp("stack"))
+    made.up()
+    yield made
+    made.down(purge=True)

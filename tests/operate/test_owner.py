@@ -34,14 +34,6 @@ OTHER = StoreIdentity("f" * 32, "another")
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    made = Stack(tmp_path_factory.mktemp("owner"))
-    made.up()
-    yield made
-    made.down(purge=True)
-
-
-@pytest.fixture(scope="module")
 def second(stack: Stack) -> str:
     """The URL of another database of the same server."""
     first = stack.environment()["TIDEMARK_DATABASE_URL"]

@@ -79,14 +79,6 @@ class Site:
         return full
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    made = Stack(tmp_path_factory.mktemp("preflight"))
-    made.up()
-    yield made
-    made.down(purge=True)
-
-
 @pytest.fixture
 def site(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Site:
     environment = stack.environment()

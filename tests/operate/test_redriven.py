@@ -28,14 +28,6 @@ from tidemark.wire.reasons import Reason
 DAY_MS = 86_400_000
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    made = Stack(tmp_path_factory.mktemp("redriven"))
-    made.up()
-    yield made
-    made.down(purge=True)
-
-
 @pytest.fixture
 def product(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Product]:
     environment = stack.environment()

@@ -81,14 +81,6 @@ class Product:
         return {(r.project, r.source, (TODAY_US - r.window_start) // DAY_US): r.count for r in rows}
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    made = Stack(tmp_path_factory.mktemp("removal"))
-    made.up()
-    yield made
-    made.down(purge=True)
-
-
 @pytest.fixture
 def product(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Product]:
     environment = stack.environment()

@@ -37,14 +37,6 @@ from tidemark.warehouse.tables import ensure
 from tidemark.wire.block import SeriesKey
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    made = Stack(tmp_path_factory.mktemp("verify"))
-    made.up()
-    yield made
-    made.down(purge=True)
-
-
 @pytest.fixture
 def product(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Product]:
     environment = stack.environment()

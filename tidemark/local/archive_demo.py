@@ -23,7 +23,7 @@ from typing import Final
 from tidemark.errors import LocalError
 from tidemark.local import flights, prism
 from tidemark.local.install import side_by_side
-from tidemark.local.show import how_to_look
+from tidemark.local.show import how_to_look, say, verified
 from tidemark.local.stack import DATASET, Stack
 
 MAPPINGS: Final = Path(__file__).with_name("archives")
@@ -38,8 +38,6 @@ Totals = dict[tuple[str, str], tuple[int, float]]
 
 def load(stack: Stack, *, keep: bool) -> bool:
     """Load both files into servers that are not started yet; returns whether all is right."""
-    from tidemark.local.demo import say, verified  # noqa: PLC0415  # which imports this
-
     say(f"Making ready: PostgreSQL, BigQuery, Prism and the files, in {stack.state} …")
     side_by_side([prism.find_or_build, stack.up, flights.data])
     environment = {**stack.environment(), "TIDEMARK_TIERS_S": TIERS_S}
@@ -59,7 +57,7 @@ def load(stack: Stack, *, keep: bool) -> bool:
         say(f"{project:<12}{metric:<22}{number:>10,} points, in all {total:>16,.2f}{told}")
     passed = passed and found.keys() == wanted.keys()
     if keep:
-        how_to_look(stack, environment)
+        how_to_look(stack, environment, DAY_S, "departure_delay_min")
     result = {
         "received": sum(one["received"] for one in loaded),
         "inserted": sum(one["inserted"] for one in loaded),

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +25,7 @@ from tidemark.local import archive_demo, flights, install, prism
 from tidemark.local.install import side_by_side
 from tidemark.local.job import Job
 from tidemark.local.run import PAGE_PORT, origin, page, usual
-from tidemark.local.show import how_to_look, show_history
+from tidemark.local.show import how_to_look, say, show_history, verified
 from tidemark.local.stack import TOPIC, Stack
 from tidemark.local.watch import Watch
 from tidemark.program import reported
@@ -175,12 +174,6 @@ def _progress(published: int, counters: Mapping[str, Any]) -> str:
     return f"{clock}{published:>10,}{numbers[0]:>8,}{numbers[1]:>6,}{lag:>7}{numbers[2]:>10,}{numbers[3]:>9,}{numbers[4]:>11,}"
 
 
-def verified() -> bool:
-    """Run `tidemark verify` as a user would."""
-    say("tidemark verify")
-    return subprocess.run([sys.executable, "-m", "tidemark", "verify"], check=False).returncode == 0
-
-
 def _conclude(counters: Mapping[str, Any], published: int, distinct: int, *, passed: bool, seconds: float) -> bool:
     """Print the last line; whether every distinct point was stored and all was proved."""
     from tidemark.store.connection import make_engine, transaction  # noqa: PLC0415  # SQLAlchemy
@@ -220,10 +213,6 @@ def _kept_logs(stack: Stack) -> Path:
         if log.exists():
             shutil.copy(log, target / f"{name}.log")
     return target
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,8 +67,10 @@ def _line(row: Any, previous: Any) -> str:
     )
 
 
-def how_to_look(stack: Stack, environment: Mapping[str, str]) -> None:
-    """Print commands that work as they stand, in a shell in this directory."""
+def how_to_look(
+    stack: Stack, environment: Mapping[str, str], tier_s: int = 30, metric: str = "arrival_delay_min"
+) -> None:
+    """Print commands that work as they stand, in a shell in this directory; rollups are those of this tier and metric."""
     python = shlex.quote(os.path.relpath(sys.executable))
     tidemark = shlex.quote(os.path.relpath(Path(sys.executable).with_name("tidemark")))
     state = shlex.quote(str(stack.state))
@@ -91,7 +94,7 @@ client = bigquery.Client(project="{GCP_PROJECT}", credentials=AnonymousCredentia
 for row in client.query('''
     SELECT source, window_start, count, round(sum / count, 1) AS mean, max
     FROM `{DATASET}.rollups_latest`
-    WHERE tier_s = 30 AND metric = 'arrival_delay_min' ORDER BY mean DESC LIMIT 5''').result():
+    WHERE tier_s = {tier_s} AND metric = '{metric}' ORDER BY mean DESC LIMIT 5''').result():
     print(*row.values())
 END
 
@@ -106,3 +109,14 @@ env -u TIDEMARK_TOKENS {tidemark} serve
 """,
         flush=True,
     )
+
+
+def verified() -> bool:
+    """Run `tidemark verify` as a user would; whether it passed."""
+    say("tidemark verify")
+    return subprocess.run([sys.executable, "-m", "tidemark", "verify"], check=False).returncode == 0
+
+
+def say(text: str) -> None:
+    """A line for a person."""
+    print(text, flush=True)  # noqa: T201
