@@ -16,7 +16,7 @@ from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import POINT
 from transforms import counters, prometheus
 from transforms.counters import count, gauge, observe
-from transforms.write_raw import WriteRaw, _Write
+from transforms.write_raw import count_written
 
 
 def free_port() -> int:
@@ -87,7 +87,7 @@ def test_what_is_written_is_counted_by_the_project_of_its_letter(
     monkeypatch.setattr(counters, "_by_project", {})
     letter = DeadLetter("m", -1, data, {}, "decode", Reason.NOT_JSON, "no", 1, 3)
     written = Written(np.zeros(0, POINT), 0, 0, 0, [letter])
-    _Write(WriteRaw(None, 1, 0))._count(Block([], written.points, None, [letter]), written)  # type: ignore[arg-type]
+    count_written(Block([], written.points, None, [letter]), written)
     assert counters.by_project("dead_lettered_by_project") == {(project, "not_json"): 3}
 
 
