@@ -12,6 +12,7 @@ MB a second of one core. Each round measures all of them in turn; medians.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import resource
 import statistics
@@ -28,7 +29,8 @@ from tidemark.wire.block import BLOCK_POINTS, Columns
 from tidemark.wire.body import BODY
 from tidemark.wire.decode import Decoder
 from tidemark.wire.limits import Limits
-from tidemark.wire.message import Message, shares
+from tidemark.wire.message import Message
+from tidemark.wire.messages import Messages, shares
 
 NOW_US = time.time_ns() // 1000
 PULL = 1000
@@ -73,8 +75,8 @@ def line(number: int) -> bytes:
     return json.dumps({"kind": "track", **made}).encode()
 
 
-def messages(bodies: list[bytes]) -> list[Message]:
-    return [Message(data, {"project": "cams"}, NOW_US, str(number)) for number, data in enumerate(bodies)]
+def messages(bodies: list[bytes]) -> Messages:
+    return Messages.of([Message(data, {"project": "cams"}, NOW_US, str(number)) for number, data in enumerate(bodies)])
 
 
 def cpu_s(work: Callable[[], object]) -> float:
@@ -84,7 +86,7 @@ def cpu_s(work: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def decode(some: list[Message]) -> None:
+def decode(some: Messages) -> None:
     """As the pipeline does with pulls of a thousand messages."""
     decoder, columns = Decoder(), Columns()
     for begin in range(0, len(some), PULL):
@@ -96,10 +98,10 @@ def decode(some: list[Message]) -> None:
     columns.block()
 
 
-def bare(some: list[Message]) -> None:
+def bare(some: Messages) -> None:
     """What was read of a pull is there until the next one, as a program has it that does something with it."""
     for begin in range(0, len(some), PULL):
-        _kept = [BODY.decode(message.data) for message in some[begin : begin + PULL]]
+        _kept = [BODY.decode(data) for data in some.data[begin : begin + PULL]]
 
 
 def children_s() -> float:
@@ -107,7 +109,7 @@ def children_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def mapped(text: str, some: list[Message]) -> tuple[float, Columns]:
+def mapped(text: str, some: Messages) -> tuple[float, Columns]:
     """CPU seconds, jq's process included; and the points."""
     before = time.process_time() + children_s()
     decoder, columns = MappedDecoder(program(text, "bench.jq"), Decoder(Limits())), Columns()
@@ -117,7 +119,7 @@ def mapped(text: str, some: list[Message]) -> tuple[float, Columns]:
     return time.process_time() + children_s() - before, columns
 
 
-def jq_alone(text: str, some: list[Message]) -> None:
+def jq_alone(text: str, some: Messages) -> None:
     compiled = jq.compile(text)
     for message in some:
         for _ in compiled.input_text('{"body":' + message.data.decode() + "}"):
@@ -141,6 +143,7 @@ def main() -> int:
     all_bad = messages(broken[: SINGLES // 10])
     values, wide = messages([value(n) for n in range(VALUES)]), messages([line(n) for n in range(LINES)])
     outputs = messages([lines(one) for one in values[:2000]])
+    gc.freeze()  # what is measured walks its own garbage, not the bodies that lie here
     rounds: list[Figures] = []
     for _ in range(arguments.rounds):
         clean_s = cpu_s(lambda: decode(clean))

@@ -18,7 +18,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines import engine
 from pipelines.local_engine import LocalEngine
 from tidemark.allocator import Allocator
-from tidemark.bus.puller import Puller
+from tidemark.bus.subscription import Subscription
 from tidemark.errors import LocalError, TidemarkError, UnavailableError
 from tidemark.local import install
 from tidemark.logs import REPEATS, log, tell
@@ -138,7 +138,7 @@ def _check(store: Store, values: Values, stopping: threading.Event) -> None:
     Without Pub/Sub or the database there is nothing to do but wait for them. BigQuery is not needed for storing
     points: what is missing there is made once it answers.
     """
-    until_done(Puller(values.subscription, 1, 1).check, waits_for=(UnavailableError,), give_up=stopping)
+    until_done(Subscription(values.subscription).check, waits_for=(UnavailableError,), give_up=stopping)
     make_tables(values, store, stopping)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ from tidemark.mapping.program import Program
 from tidemark.wire.block import BLOCK_POINTS, Block, Columns
 from tidemark.wire.decode import Decoder
 from tidemark.wire.limits import Limits
-from tidemark.wire.message import Message, shares
+from tidemark.wire.message import Message
+from tidemark.wire.messages import Messages, shares
 from transforms import coders  # noqa: F401  # blocks and messages travel by them
 from transforms.counters import count
 
@@ -60,13 +61,12 @@ class _Decode(_Gather):
     def __init__(self, limits: Limits) -> None:
         self._decoder = Decoder(limits)
 
-    def process(self, messages: list[Message]) -> Iterator[Block]:
+    def process(self, messages: Sequence[Message]) -> Iterator[Block]:
         now_us = time.time_ns() // 1000
-        for some in shares(messages):
+        for some in _parts(messages):
             self._decoder.decode_all(some, self._columns, now_us)
             if len(self._columns) >= BLOCK_POINTS:
                 yield self._finish()
-        count("event_time_attribute_missing", sum(message.stated is None for message in messages))
 
 
 class _Map(_Gather):
@@ -76,13 +76,23 @@ class _Map(_Gather):
     def setup(self) -> None:
         self._decoder = MappedDecoder(self._mapping, Decoder(self._limits))
 
-    def process(self, messages: list[Message]) -> Iterator[Block]:
+    def process(self, messages: Sequence[Message]) -> Iterator[Block]:
         now_us = time.time_ns() // 1000
-        for some in shares(messages):
+        for some in _parts(messages):
             count("mapping_filtered", self._decoder.decode(some, self._columns, now_us))
             if len(self._columns) >= BLOCK_POINTS:
                 yield self._finish()
-        count("event_time_attribute_missing", sum(message.stated is None for message in messages))
 
     def teardown(self) -> None:
         self._decoder.close()
+
+
+def _parts(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
+    """What to decode together; of a single message, as Dataflow hands them, no columns are made."""
+    if len(messages) == 1:
+        count("event_time_attribute_missing", messages[0].stated is None)
+        yield messages
+    else:
+        columns = Messages.of(messages)
+        count("event_time_attribute_missing", columns.unstated())
+        yield from shares(columns)

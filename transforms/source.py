@@ -3,7 +3,7 @@
     Dataflow        ReadFromPubSub(timestamp_attribute)  one message an element, acknowledged by the service
     Prism, Flink    _Pull                                one pull an element, acknowledged when the bundle is committed
 
-An element is a list of messages either way. Its timestamp is the earliest `event_time` attribute in it, so that the
+An element is some messages, a list of one or the columns of a pull. Its timestamp is the earliest `event_time` attribute in it, so that the
 watermark is one of event time.
 """
 
@@ -24,9 +24,11 @@ from apache_beam.transforms.window import TimestampedValue
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, Duration, Timestamp
 
 from tidemark.bus.frontier import Frontier
+from tidemark.bus.leases import Pulled
 from tidemark.bus.puller import Puller
 from tidemark.failpoints import reach
 from tidemark.wire.message import Message, delivered, microseconds
+from tidemark.wire.messages import Messages
 from transforms.counters import count, gauge
 from transforms.heartbeat import Heart, State
 from transforms.watermark import EventTimeWatermark
@@ -40,7 +42,7 @@ IDLE_WAIT_S: Final = 0.2
 
 @dataclass(eq=False)
 class ReadMessages(beam.PTransform):
-    """Messages of a subscription, as lists.
+    """Messages of a subscription, some an element.
 
     Guarantee: a message is acknowledged only after the bundle it is in was committed by the engine, and with it every
     stage that is fused to this one.
@@ -87,7 +89,7 @@ class ReadMessages(beam.PTransform):
         return (
             pbegin
             | "subscription" >> beam.Create([self.subscription])
-            | "pull" >> beam.ParDo(_Pull(self)).with_output_types(list[Message])
+            | "pull" >> beam.ParDo(_Pull(self)).with_output_types(Messages)
         )
 
 
@@ -212,16 +214,16 @@ class _Pull(beam.DoFn):
 
     def __init__(self, config: ReadMessages) -> None:
         self._config = config
-        self._bundle: list[tuple[Puller, list[str]]] = []
+        self._bundle: list[tuple[Puller, Pulled]] = []
 
     def start_bundle(self) -> None:
-        for puller, ack_ids in self._bundle:
-            puller.done(ack_ids)
+        for puller, pulled in self._bundle:
+            puller.done(pulled)
         self._bundle.clear()
 
     def teardown(self) -> None:
-        for puller, ack_ids in self._bundle:
-            puller.release(ack_ids)
+        for puller, pulled in self._bundle:
+            puller.release(pulled)
         self._bundle.clear()
 
     @beam.DoFn.unbounded_per_element()
@@ -254,17 +256,17 @@ class _Pull(beam.DoFn):
                 if taken:
                     break
                 continue
-            self._bundle.append((puller, pulled.ack_ids))
+            self._bundle.append((puller, pulled))
             if not tracker.try_claim(position):
-                puller.release(pulled.ack_ids)
+                puller.release(pulled)
                 return
             position += 1
             taken += len(pulled.messages)
             READING.last_message = time.monotonic()
-            finalizer.register(_Acknowledge(puller, pulled.ack_ids))
+            finalizer.register(_Acknowledge(puller, pulled))
             estimator.observe(pulled.messages, pulled.published)
             count("messages", len(pulled.messages))
-            yield TimestampedValue(pulled.messages, Timestamp(micros=min(m.earliest for m in pulled.messages)))
+            yield TimestampedValue(pulled.messages, Timestamp(micros=int(pulled.messages.earliest().min())))
         _advance(watermark, estimator.micros())
         tracker.defer_remainder(Duration(seconds=0))
 
@@ -285,15 +287,15 @@ def _nothing() -> None:
 class _Acknowledge:
     """What the engine calls when the bundle is durable."""
 
-    def __init__(self, puller: Puller, ack_ids: list[str]) -> None:
-        self._puller, self._ack_ids = puller, ack_ids
+    def __init__(self, puller: Puller, pulled: Pulled) -> None:
+        self._puller, self._pulled = puller, pulled
 
     def __call__(self) -> None:
         try:
             reach("source.finalize")
-            self._puller.acknowledge(self._ack_ids)
+            self._puller.acknowledge(self._pulled)
         except Exception:
             # the engine only logs this: unless given back, the messages would be kept from everybody
-            self._puller.release(self._ack_ids)
+            self._puller.release(self._pulled)
             raise
-        count("acknowledged", len(self._ack_ids))
+        count("acknowledged", len(self._pulled.ack_ids))

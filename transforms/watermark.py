@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from tidemark.wire.message import Message
+import numpy as np
+
+from tidemark.wire.messages import Messages, Micros
 
 
 class EventTimeWatermark:
@@ -28,20 +30,19 @@ class EventTimeWatermark:
         """What `micros` said last."""
         return self._value
 
-    def observe(self, messages: list[Message], published: list[int]) -> None:
+    def observe(self, messages: Messages, published: Micros) -> None:
         """Take the messages of one pull into account.
 
         Args:
             messages: As delivered.
             published: When Pub/Sub accepted each, in microseconds since 1970.
         """
-        allowed = self._max_lateness_us
-        times = [m.publish_time if m.stated is None else min(m.stated, m.publish_time) for m in messages]
-        timely = [t for t, at in zip(times, published, strict=True) if at - t <= allowed]
+        times = np.minimum(messages.earliest(), messages.publish_time)
+        timely = times[published - times <= self._max_lateness_us]
         now = time.monotonic()
         self._heard = now
-        if timely:
-            self._minima.append((now, min(timely)))
+        if len(timely):
+            self._minima.append((now, int(timely.min())))
         while self._minima and self._minima[0][0] < now - self._span_s:
             self._minima.popleft()
 

@@ -79,6 +79,6 @@ class Bus:
         found: list[Message] = []
         while (pulled := puller.take(wait_s)) is not None:
             found += pulled.messages
-            puller.acknowledge(pulled.ack_ids)
+            puller.acknowledge(pulled)
         puller.close()
         return found

@@ -15,7 +15,9 @@ from google.pubsub_v1.services.publisher.transports import PublisherGrpcTranspor
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
 from tidemark.bus import puller as module
+from tidemark.bus import subscription
 from tidemark.bus.puller import Puller
+from tidemark.bus.subscription import Subscription
 from tidemark.local.pubsub.control import Control, Stats
 from tidemark.local.stack import PubSub
 from tidemark.settings import INGEST
@@ -107,7 +109,7 @@ def test_work_that_takes_long_keeps_its_messages_and_its_place(puller: Puller, s
     time.sleep(3)  # three times as long as what is done may wait for its acknowledgement
     assert (puller.held(), stats().delivered) == (held, held), "neither more is pulled, nor anything given back"
     assert stats().nacked == stats().expired == 0
-    puller.acknowledge(taken.ack_ids)
+    puller.acknowledge(taken)
     wait(lambda: stats().acked == len(taken.ack_ids))
     assert stats().ignored_acks == 0
 
@@ -115,10 +117,10 @@ def test_work_that_takes_long_keeps_its_messages_and_its_place(puller: Puller, s
 def test_what_was_worked_off_and_forgotten_is_given_back(puller: Puller, stats: Callable[[], Stats]) -> None:
     taken = puller.take(10)
     assert taken is not None
-    puller.done(taken.ack_ids)
+    puller.done(taken)
     wait(lambda: stats().nacked >= len(taken.ack_ids))
     wait(lambda: puller.held() >= MOST)
-    puller.done(taken.ack_ids)  # of nobody's any more
+    puller.done(taken)  # of nobody's any more
     held = puller.held()
     time.sleep(2)
     assert puller.held() == held
@@ -129,7 +131,7 @@ def test_stopping_gives_back_what_nobody_took(puller: Puller, stats: Callable[[]
     assert taken is not None
     puller.stop()
     assert puller.held() == len(taken.ack_ids)
-    puller.acknowledge(taken.ack_ids)
+    puller.acknowledge(taken)
     assert puller.held() == 0
     wait(lambda: stats().unacked == 3000 - len(taken.ack_ids))
 
@@ -187,9 +189,9 @@ def test_a_bundle_that_waits_for_its_database_keeps_its_messages(
 @pytest.mark.parametrize("length", [20, 200, 220, 400, 1000, 100_000])
 def test_requests_are_cut_by_ids_and_by_bytes(length: int) -> None:
     ids = [f"{i}".rjust(length, "x") for i in range(6000)] if length < 10_000 else ["x" * length] * 20
-    cut = list(module.requests(ids))
+    cut = list(subscription.requests(ids))
     assert [one for some in cut for one in some] == ids
-    assert max(map(len, cut)) <= module.IDS_A_REQUEST
+    assert max(map(len, cut)) <= subscription.IDS_A_REQUEST
     sizes = [AcknowledgeRequest.pb()(subscription="s" * 300, ack_ids=some).ByteSize() for some in cut]
     assert max(sizes) < 512 << 10
 
@@ -198,11 +200,13 @@ def test_long_ids_are_acknowledged_and_extended(
     puller: Puller, stats: Callable[[], Stats], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     long = ["x" * 300] * 3000
-    puller.acknowledge(long)
-    monkeypatch.setattr(module, "BYTES_A_REQUEST", 10 << 20)  # as if the limit were another one than is known
-    puller.acknowledge(long)
+    bus = Subscription(SUBSCRIPTION)
+    bus.acknowledge(long)
+    monkeypatch.setattr(subscription, "BYTES_A_REQUEST", 10 << 20)  # as if the limit were another one than is known
+    bus.acknowledge(long)
+    assert bus.modify_deadline(long, 20)
     assert caplog.records == []
     pulled = puller.take(10)
     assert pulled is not None
-    puller.acknowledge([*long, *pulled.ack_ids])
+    bus.acknowledge([*long, *pulled.ack_ids])
     wait(lambda: stats().acked == len(pulled.ack_ids))

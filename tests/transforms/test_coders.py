@@ -11,9 +11,10 @@ from apache_beam import coders as beam_coders
 
 from tidemark.wire.block import Block, DeadLetter, SeriesKey
 from tidemark.wire.message import Message
+from tidemark.wire.messages import Messages
 from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import POINT
-from transforms.coders import BlockCoder, MessageCoder
+from transforms.coders import BlockCoder, MessageCoder, MessagesCoder
 from transforms.counters import tally
 from transforms.preview import BLOCK_NAME, block_of, points_of
 
@@ -25,6 +26,7 @@ BLOCK = Block(
     [LETTER],
 )
 MESSAGE = Message(b"\x00\xff", {"event_time": "5", "ü": "ä"}, 9, "id", None)
+MESSAGES = Messages.of([MESSAGE, Message(b"", {}, 1_767_225_600_000_000, "", 7)])
 OLD_BLOCK = (
     "AZSSk6FwoXOhbZOhcKLDvKFuxDgAAAAAAQAAAAAAAAACAAAAAAAAAAAAAAAAAAxAAQAAAPz/////////AAAAAAAAAECvllAuNY0T"
     "35LAxAd7ImEiOjF9kZihN//EAv97gaFhosO8pmRlY29kZahub3RfanNvbqN3aHkD"
@@ -47,6 +49,7 @@ def assert_is_block(found: Block) -> None:
 def test_there_and_back() -> None:
     assert_is_block(BlockCoder().decode(BlockCoder().encode(BLOCK)))
     assert MessageCoder().decode(MessageCoder().encode(MESSAGE)) == MESSAGE
+    assert [*MessagesCoder().decode(MessagesCoder().encode(MESSAGES))] == [*MESSAGES]
 
 
 def test_the_bytes_of_version_1_are_read() -> None:
@@ -72,7 +75,7 @@ def test_a_block_of_previews_of_another_version_is_left_out_and_told(caplog: pyt
 
 
 def test_bytes_of_a_later_version_are_refused_with_a_way_out() -> None:
-    for coder, value in ((BlockCoder(), BLOCK), (MessageCoder(), MESSAGE)):
+    for coder, value in ((BlockCoder(), BLOCK), (MessageCoder(), MESSAGE), (MessagesCoder(), MESSAGES)):
         with pytest.raises(ValueError, match="drain"):
             coder.decode(b"\x63" + coder.encode(value)[1:])
 
@@ -80,6 +83,7 @@ def test_bytes_of_a_later_version_are_refused_with_a_way_out() -> None:
 def test_beam_uses_them() -> None:
     assert isinstance(beam_coders.registry.get_coder(Block), BlockCoder)
     assert isinstance(beam_coders.registry.get_coder(Message), MessageCoder)
+    assert isinstance(beam_coders.registry.get_coder(Messages), MessagesCoder)
     hint = beam.typehints.native_type_compatibility.convert_to_beam_type(list[Message])
     assert "MessageCoder" in repr(beam_coders.registry.get_coder(hint))
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tidemark.wire.message import Message, delivered
+from tidemark.wire.messages import Messages, Micros
 from transforms import watermark as module
 from transforms.watermark import EventTimeWatermark
 
@@ -43,11 +45,11 @@ def watermark(clock: Clock) -> EventTimeWatermark:
     return EventTimeWatermark(SPAN_S, IDLE_S, LATENESS_S)
 
 
-def sent(clock: Clock, *lateness_s: float | None) -> tuple[list[Message], list[int]]:
+def sent(clock: Clock, *lateness_s: float | None) -> tuple[Messages, Micros]:
     """Published now, each so late; None: without a stated event time."""
     now = round(clock.wall_s * 1e6)
     messages = [Message(b"", {}, now, "1", None if late is None else now - round(late * 1e6)) for late in lateness_s]
-    return messages, [now] * len(messages)
+    return Messages.of(messages), np.full(len(messages), now)
 
 
 def behind_s(clock: Clock, watermark: EventTimeWatermark) -> float:
@@ -116,7 +118,7 @@ def test_a_backlog_of_an_hour_after_idling_is_late_and_moves_nothing_back(
     before = watermark.micros()
     published = round((clock.wall_s - HOUR_S) * 1e6)
     times = [published + i for i in range(1000)]
-    watermark.observe([Message(b"", {}, at, "1", at) for at in times], times)
+    watermark.observe(Messages.of([Message(b"", {}, at, "1", at) for at in times]), np.array(times))
     assert watermark.micros() == before
     clock.passes(SPAN_S + 0.1)
     watermark.observe(*sent(clock, 1))
@@ -144,5 +146,5 @@ def test_what_a_publisher_had_kept_for_long_does_not_hold_it(clock: Clock, water
     )
     assert kept.publish_time == hour_ago
     messages, published = sent(clock, 5)
-    watermark.observe([kept, *messages], [now, *published])
+    watermark.observe(Messages.of([kept, *messages]), np.array([now, *published]))
     assert behind_s(clock, watermark) == 5

@@ -12,7 +12,7 @@ import grpc
 from google.pubsub_v1 import types
 
 from tidemark.bus.channel import channel
-from tidemark.bus.puller import translate
+from tidemark.bus.subscription import translate
 from tidemark.findings import Finding, passed, refused, warned
 from tidemark.wire.block import Columns
 from tidemark.wire.message import Message, delivered

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -29,19 +28,19 @@ class Appender:
 
     limits: Limits
 
-    def points(self, items: Sequence[Body], published: array[int], into: Columns, now_us: int) -> bool:
+    def points(self, items: Sequence[Body], published: npt.NDArray[np.int64], into: Columns, now_us: int) -> bool:
         """Append points as columns; False: one of them is a batch, or not good, and nothing was appended.
 
         Args:
             items: At least one.
-            published: Their publish times in microseconds since 1970.
+            published: Their publish times in microseconds since 1970. Shape (len(items),).
             into: Filled in place.
             now_us: The clock in microseconds, from which the retention is counted.
         """
         if [item.points for item in items].count(UNSET) < len(items):
             return False
         micros = _micros([item.event_time for item in items])
-        if micros is None or not self._is_timely(micros, np.frombuffer(published, np.int64), now_us):
+        if micros is None or not self._is_timely(micros, published, now_us):
             return False
         try:
             values = np.array([item.value for item in items], np.float64)
@@ -53,16 +52,16 @@ class Appender:
             return False
         into.series.frombytes(np.array(series, np.int32).tobytes())
         into.event_time.frombytes(micros.tobytes())
-        into.publish_time.extend(published)
+        into.publish_time.frombytes(published.tobytes())
         into.value.frombytes(values.tobytes())
         return True
 
-    def batches(self, items: Sequence[Body], published: Sequence[int], into: Columns, now_us: int) -> bool:
+    def batches(self, items: Sequence[Body], published: npt.NDArray[np.int64], into: Columns, now_us: int) -> bool:
         """Append the points of batches as columns; False: one of them is none, or not good, and nothing was appended.
 
         Args:
             items: At least one.
-            published: Their publish times in microseconds since 1970.
+            published: Their publish times in microseconds since 1970. Shape (len(items),).
             into: Filled in place.
             now_us: The clock in microseconds, from which the retention is counted.
         """
@@ -74,7 +73,7 @@ class Appender:
         micros = _micros([point.event_time for point in points])
         if micros is None:
             return False
-        times = np.repeat(np.array(published, np.int64), counts)
+        times = np.repeat(published, counts)
         values = np.array([point.value for point in points], np.float64)
         if not self._is_timely(micros, times, now_us) or values.min() < -MAX_VALUE or values.max() > MAX_VALUE:
             return False

@@ -6,13 +6,13 @@ that may say `publish_time`, as its `event_time` is written; in a batch each poi
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 from msgspec import UNSET
 
 from tidemark.wire.block import Columns
@@ -141,15 +141,15 @@ class ArchiveDecoder:
                 named(item, project)
         if _FIELD in text:
             stated = [item.publish_time for item in items]
-            published = array("q", [self._published(one, message) for one in stated])
+            published = np.array([self._published(one, message) for one in stated], np.int64)
         else:
             stated = [None] * len(items)
-            published = array("q", (message.publish_time,)) * len(items)
+            published = np.full(len(items), message.publish_time, np.int64)
         held = len(into.series)
         if items and self._decoder.columns.points(items, published, into, now_us):
             _stamp(into, held, [one is None for one in stated] if any(stated) else None)
             return
-        for item, said, at in zip(items, stated, published, strict=True):
+        for item, said, at in zip(items, stated, published.tolist(), strict=True):
             begin = len(into.series)
             self._decoder.accept(item, into, at, now_us)
             if said is None:

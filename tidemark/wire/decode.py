@@ -11,12 +11,12 @@ What is right is read at once, by one call. Only where something is wrong the te
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from typing import Final
 
+import numpy as np
 from msgspec import UNSET, DecodeError, ValidationError
 
 from tidemark.wire import broken
@@ -26,6 +26,7 @@ from tidemark.wire.body import BODIES, BODY, MISSING, NO_PROJECT, UNREADABLE, Bo
 from tidemark.wire.broken import OneByOne
 from tidemark.wire.limits import DEFAULT, MAX_VALUE, Limits, untimely
 from tidemark.wire.message import LAST_EVENT_TIME, LEAST_US, Message, body, microseconds
+from tidemark.wire.messages import Messages
 from tidemark.wire.reasons import Reason, RejectedError
 from tidemark.wire.refused import whole
 
@@ -69,56 +70,63 @@ class Decoder:
         return False
 
     def decode_all(self, messages: Sequence[Message], into: Columns, now_us: int) -> None:
-        """The same of many messages; those of one plain point each become columns together, which costs half.
+        """The same of many messages; those of one plain point or batch each become columns together, which costs half.
 
         Args:
-            messages: As delivered.
+            messages: As delivered; as columns at best.
             into: Filled in place; points of other messages come after those.
             now_us: The clock in microseconds, from which the retention is counted.
         """
-        others = self._accept_plain(messages, into, now_us) if len(messages) >= _MANY else messages
+        if len(messages) < _MANY:
+            others: Sequence[Message] = messages
+        else:
+            columns = Messages.of(messages)
+            others = [columns[place] for place in self._accept_plain(columns, into, now_us)]
         for message in others:
             self.decode(message, into, now_us)
 
-    def _accept_plain(self, messages: Sequence[Message], into: Columns, now_us: int) -> Sequence[Message]:
-        """Append what is in messages that are one good point or batch each, or cannot be one; returns the others."""
-        texts = [message.data for message in messages]
-        if max(map(len, texts)) > self.limits.max_message_bytes:
-            return messages
-        items, unreadable = _read(texts)
-        others: list[Message] = []
+    def _accept_plain(self, messages: Messages, into: Columns, now_us: int) -> Sequence[int]:
+        """Append what is in messages that are one good point or batch each, or cannot be one; returns the others' places."""
+        if max(map(len, messages.data)) > self.limits.max_message_bytes:
+            return range(len(messages))
+        items, unreadable = _read(messages.data)
+        places: Sequence[int] = range(len(messages))
+        others: list[int] = []
         if unreadable:
             readable = bytearray(b"\x01") * len(messages)
             for place, error in unreadable:
                 readable[place] = 0
                 self._refuse(messages[place], error, into, now_us)
-            messages = [*compress(messages, readable)]
+            places = [*compress(places, readable)]
         is_point = [item.points is UNSET for item in items]
         if False in is_point:
             is_batch = [not one for one in is_point]
-            others += self._accept_batches([*compress(items, is_batch)], [*compress(messages, is_batch)], into, now_us)
-            items, messages = [*compress(items, is_point)], [*compress(messages, is_point)]
-        if items and not self._append_singles(items, messages, into, now_us):
-            good = [self._is_plain(item, message, now_us) for item, message in zip(items, messages, strict=True)]
-            others += compress(messages, [not one for one in good])
-            items, messages = [*compress(items, good)], [*compress(messages, good)]
-            if items and not self._append_singles(items, messages, into, now_us):
-                others += messages
+            batches, where = [*compress(items, is_batch)], [*compress(places, is_batch)]
+            others += self._accept_batches(batches, messages, where, into, now_us)
+            items, places = [*compress(items, is_point)], [*compress(places, is_point)]
+        if items and not self._append_singles(items, messages, places, into, now_us):
+            times = messages.publish_time.tolist()
+            good = [
+                place not in messages.packed and self._is_plain(item, times[place], now_us)
+                for item, place in zip(items, places, strict=True)
+            ]
+            others += compress(places, [not one for one in good])
+            items, places = [*compress(items, good)], [*compress(places, good)]
+            if items and not self._append_singles(items, messages, places, into, now_us):
+                others += places
         return others
 
     def _accept_batches(
-        self, items: list[Body], messages: Sequence[Message], into: Columns, now_us: int
-    ) -> Sequence[Message]:
-        """Append the points of batches; returns the messages of those that are not good, of which nothing is appended."""
-        packed = any(["content_encoding" in message.attributes for message in messages])  # noqa: C419  # faster
-        published = [message.publish_time for message in messages]
-        if not packed and self.columns.batches(items, published, into, now_us):
+        self, items: list[Body], messages: Messages, places: Sequence[int], into: Columns, now_us: int
+    ) -> Sequence[int]:
+        """Append the points of batches; returns the places of those that are not good, of which nothing is appended."""
+        published = messages.publish_time[places]
+        if messages.packed.isdisjoint(places) and self.columns.batches(items, published, into, now_us):
             return []
         return [
-            message
-            for item, message in zip(items, messages, strict=True)
-            if "content_encoding" in message.attributes
-            or not self.columns.batches([item], [message.publish_time], into, now_us)
+            place
+            for at, (item, place) in enumerate(zip(items, places, strict=True))
+            if place in messages.packed or not self.columns.batches([item], published[at : at + 1], into, now_us)
         ]
 
     def _refuse(self, message: Message, error: Exception, into: Columns, now_us: int) -> None:
@@ -129,24 +137,24 @@ class Decoder:
         else:
             into.dead_letters.append(letter)
 
-    def _is_plain(self, item: Body, message: Message, now_us: int) -> bool:
+    def _is_plain(self, item: Body, published: int, now_us: int) -> bool:
         """Whether it is a good point by itself, told by one of its own time and value as they are most of the time."""
         at, value = item.event_time, item.value
-        if item.points is not UNSET or item.project is NO_PROJECT or "content_encoding" in message.attributes:
+        if item.points is not UNSET or item.project is NO_PROJECT:
             return False
         if not isinstance(item.metric, str) or not isinstance(at, int) or not isinstance(value, float):
             return False
         earliest = max(now_us - self.limits.retention_us if self.limits.retention_us else 0, LEAST_US)
-        return (
-            earliest <= at * 1000 <= message.publish_time + self.limits.max_future_us
-            and -MAX_VALUE <= value <= MAX_VALUE
-        )
+        return earliest <= at * 1000 <= published + self.limits.max_future_us and -MAX_VALUE <= value <= MAX_VALUE
 
-    def _append_singles(self, items: list[Body], messages: Sequence[Message], into: Columns, now_us: int) -> bool:
+    def _append_singles(
+        self, items: list[Body], messages: Messages, places: Sequence[int], into: Columns, now_us: int
+    ) -> bool:
         """Append points of a message each; False: one of them is no plain point, or not good, and nothing was appended."""
-        if any(["content_encoding" in message.attributes for message in messages]):  # noqa: C419  # faster
+        if messages.packed and not messages.packed.isdisjoint(places):
             return False
-        return self.columns.points(items, array("q", [message.publish_time for message in messages]), into, now_us)
+        published = messages.publish_time if len(places) == len(messages) else messages.publish_time[places]
+        return self.columns.points(items, published, into, now_us)
 
     def at_once(self, message: Message, text: bytes, into: Columns, now_us: int) -> bool:
         """Append the points of `message`, whose text this is, if all of it is right; False: it is not, and none is appended."""
@@ -198,7 +206,7 @@ class Decoder:
         if (
             len(points) >= _MANY
             and points is item.points
-            and self.columns.batches([item], [publish_time], into, now_us)
+            and self.columns.batches([item], np.array([publish_time], np.int64), into, now_us)
         ):
             return
         metrics = into.metrics_of(item.project, item.source)
@@ -225,7 +233,7 @@ class Decoder:
             into.value.append(point.value)
 
 
-def _read(texts: list[bytes]) -> tuple[list[Body], list[tuple[int, Exception]]]:
+def _read(texts: Sequence[bytes]) -> tuple[list[Body], list[tuple[int, Exception]]]:
     """What each text says, if it is one body, and the places of those that are not, with the reason."""
     items: list[Body] = []
     unreadable: list[tuple[int, Exception]] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
@@ -15,9 +15,6 @@ LAST_EVENT_TIME: Final = 253_402_300_799_999_999
 LEAST_MS: Final = 10**11
 """An event time that is a number is at least this, in March 1973: what is less are seconds, written since January 1970."""
 LEAST_US: Final = LEAST_MS * 1000
-SHARE_BYTES: Final = 256 << 10
-_PACKED: Final = 16
-"""By what a text becomes larger when it is unpacked, as a guess."""
 _MICROSECOND_DIGITS: Final = 18
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -58,18 +55,6 @@ def delivered(data: bytes, attributes: Mapping[str, str], published: int, messag
     accepted = accepted_time(attributes)
     taken = published if accepted is None else min(accepted, published)
     return Message(data, attributes, taken, message_id, event_time(attributes))
-
-
-def shares(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
-    """Messages in parts of about a quarter of a megabyte of text, so that what is made of each stays small."""
-    begin = size = 0
-    for at, message in enumerate(messages):
-        size += len(message.data) * (_PACKED if "content_encoding" in message.attributes else 1)
-        if size >= SHARE_BYTES:
-            yield messages[begin : at + 1]
-            begin, size = at + 1, 0
-    if begin < len(messages):
-        yield messages[begin:]
 
 
 def microseconds(moment: datetime) -> int:
