@@ -41,6 +41,8 @@ PROGRESS_S: Final = 2.0
 TOLD_S: Final = 5.0
 STEADY_S: Final = 60.0
 """A run that lasted this long was not failing at once: its next restart waits little again."""
+COLLECTED: Final = (50_000, 10, 10)
+"""After so many new objects the collector looks for cycles: a pull makes thousands, and hardly ever a cycle."""
 
 
 def run(built: Callable[[Values], beam.Pipeline], options: PipelineOptions, values: Values, stop: Stop) -> int:
@@ -121,6 +123,7 @@ def _run(
         return local.run(pipeline, options)
 
     gc.freeze()  # what Beam has built up to here stays for ever: the collector need not look at it again
+    gc.set_threshold(*COLLECTED)
     try:
         _supervise(start, stopping)
     finally:
