@@ -41,10 +41,9 @@ from tidemark.local.stack import SUBSCRIPTION, TOPIC, Stack
 from tidemark.store.connection import make_engine, transaction
 
 PEERS_SUBSCRIPTION = SUBSCRIPTION.rpartition("/")[0] + "/telegraf"
-MESSAGES = {"single": 400_000, "batch": 4_000}
+MESSAGES = {"single": 1_500_000, "batch": 12_000}
 POINTS = {"single": 1, "batch": 500}
 SERIES = 1000
-BEGIN_MS = 1_769_860_800_000
 BARS = {"single": 0.5, "batch": 0.7}
 OURS, TELEGRAF = "tidemark", "telegraf"
 WAIT_S = 600
@@ -101,22 +100,22 @@ def telegraf_settings(case: str, where: sqlalchemy.URL, credentials: Path) -> st
     """
 
 
-def body(case: str, number: int) -> bytes:
+def body(case: str, number: int, begin_ms: int) -> bytes:
     if case == "single":
-        source, at = number % SERIES, BEGIN_MS + number
+        source, at = number % SERIES, begin_ms + number // 100
         return b'{"project":"bench","source":"s%d","metric":"m","event_time":%d,"value":%d.5}' % (source, at, number)
     points = b",".join(
-        b'{"metric":"m%d","event_time":%d,"value":%d.25}' % (k % 10, BEGIN_MS + number * 500 + k, k) for k in range(500)
+        b'{"metric":"m%d","event_time":%d,"value":%d.25}' % (k % 10, begin_ms + number + k // 10, k) for k in range(500)
     )
     return b'{"project":"bench","source":"s%d","points":[%b]}' % (number % 100, points)
 
 
-def publish(address: str, case: str) -> None:
-    """The backlog."""
+def publish(address: str, case: str, begin_ms: int) -> None:
+    """The backlog: of some seconds from then on, each point at a time of its own."""
     call = grpc.insecure_channel(address).unary_unary("/google.pubsub.v1.Publisher/Publish")
     size = 1000 if case == "single" else 10
     for begin in range(0, MESSAGES[case], size):
-        call(rig.request(TOPIC, [(body(case, n), BEGIN_MS + n) for n in range(begin, begin + size)]))
+        call(rig.request(TOPIC, [(body(case, n, begin_ms), begin_ms) for n in range(begin, begin + size)]))
 
 
 class Memory(threading.Thread):
@@ -245,12 +244,13 @@ def measured(bench: Bench, case: str, rounds: int) -> tuple[dict[str, object], d
     points = MESSAGES[case] * POINTS[case]
     for number in range(rounds):
         bench.empty()
-        publish(bench.address, case)
+        begin_ms = int(time.time() * 1000)
+        publish(bench.address, case, begin_ms)
         for peer in bench.peers[:: 1 if number % 2 else -1]:
             found[peer.name].append(bench.worked_off(peer, case))
             print(json.dumps({case: {peer.name: found[peer.name][-1]}}), file=sys.stderr, flush=True)
     rows = {peer.name: [bench.rows(peer) / points] for peer in bench.peers}
-    publish(bench.address, case)
+    publish(bench.address, case, begin_ms)
     for peer in bench.peers:
         bench.worked_off(peer, case)
         rows[peer.name].append(bench.rows(peer) / points)

@@ -80,6 +80,17 @@ _ROLLUPS_AT: Final = {
 in memory at once: see `SORTED`."""
 SORTED: Final = "set_config('enable_hashagg', 'off', true)"
 """The SQL of a setting for a transaction that folds: its groups come one after the other."""
+RANGED: Final = ", ".join(
+    f"set_config('{name}', '{value}', true)"
+    for name, value in (
+        ("enable_seqscan", "off"),
+        ("enable_indexscan", "off"),
+        ("max_parallel_workers_per_gather", "0"),
+    )
+)
+"""The same for one that reads ranges of all series: by a bitmap of the blocks of their time, and nothing else. Of a table
+that is newer than its statistics PostgreSQL does not know that points lie in the order of their times, and would read all of
+it, or all of its key, for each range."""
 MEAN_OF_WIDE: Final = _mean("sum(p.sum) OVER whole", "sum(p.count::float8) OVER whole")
 """Exact below 2^53 points; the sum of integers is a numeric, and to make that a double for each row takes long."""
 SKETCH: Final = ("bins", "bin_counts", *QUANTILES)

@@ -24,9 +24,9 @@ from tidemark.failpoints import reach
 from tidemark.logs import log
 from tidemark.settings import DAY_S, Values
 from tidemark.store.agreement import hold
-from tidemark.store.amount import is_more
+from tidemark.store.amount import share
 from tidemark.store.connection import transaction
-from tidemark.store.fold import SORTED, Range
+from tidemark.store.fold import RANGED, SORTED, Range
 from tidemark.store.hypertable import CHUNKS_A_TRANSACTION
 from tidemark.store.marks import NUMBER, OF_LOADED, cut_marks, delete_marks, mark_windows
 from tidemark.store.parts import ANY_SPAN, Mark, Part, cuts, floor2, of_all, of_series
@@ -65,7 +65,7 @@ SELECT {NUMBER}, extract(epoch FROM window_from)::bigint, extract(epoch FROM win
 FROM marks WHERE tier_s = %s AND window_from >= to_timestamp(%s) AND window_to <= to_timestamp(%s) LIMIT %s"""
 
 _LOCK_WINDOWS: Final = f"""
-SELECT pg_advisory_xact_lock(%s, w), set_config('work_mem', %s, true), {SORTED}
+SELECT pg_advisory_xact_lock(%s, w), set_config('work_mem', %s, true), {SORTED}{{ranged}}
 FROM unnest(CAST(%s AS integer[])) AS u(w)"""
 
 
@@ -103,6 +103,8 @@ class Settler:
     _smaller: dict[int, dict[tuple[int, int, int | None], int]] = field(default_factory=dict, init=False)
     """By tier and by what a mark owes: with how many windows at most to try again what could not be settled; those with
     the least come last."""
+    _fits: dict[int, int] = field(default_factory=dict, init=False)
+    """By tier: with how many windows a part was about as large as a transaction may be; it is divided so at once."""
 
     @classmethod
     def of(cls, pool: Engine, values: Values) -> Settler:
@@ -247,9 +249,11 @@ class Settler:
                 return None
             with transaction(self.pool) as connection:
                 rows, sources = ROWS_A_TRANSACTION, SOURCES_A_ROW * ROWS_A_TRANSACTION
-                if not is_more(connection, self.tiers_s[: level + 1], part.scope, rows, sources):
-                    return None
-            most = floor2(windows - 1)
+                taken = share(connection, self.tiers_s[: level + 1], part.scope, rows, sources)
+            if taken <= 1:
+                self._fits[tier_s] = floor2(windows / max(taken, 1 / CELLS))
+                return None
+            most = min(floor2(windows - 1), self._fits.get(tier_s, UNTRIED))
         cell_s = most * tier_s
         begin = (-(-part.end // cell_s) - CELLS) * cell_s
         marks: list[Mark] = []
@@ -310,7 +314,8 @@ class Settler:
         largest = self.tiers_s[-1]
         ranges = [scope] if isinstance(scope, Range) else scope
         windows = sorted({w for r in ranges for w in range(r.start // largest, -(-r.end // largest))})
-        connection.exec_driver_sql(_LOCK_WINDOWS, (_LOCK, WORK_MEM, windows))
+        ranged = f", {RANGED}" if isinstance(scope, Range) else ""
+        connection.exec_driver_sql(_LOCK_WINDOWS.format(ranged=ranged), (_LOCK, WORK_MEM, windows))
         if self.quantiles:
             connection.exec_driver_sql(NO_NESTED_LOOPS)
 
