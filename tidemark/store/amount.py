@@ -20,12 +20,9 @@ def share(connection: Connection, tiers_s: Sequence[int], scope: Range, rows: in
         sources: How many points, or rollups of the tier below, to be folded are not.
     """
     connection.exec_driver_sql(f"SELECT {RANGED}")
-    own = f"SELECT FROM {rollups_of(scope, tiers_s[-1])} ORDER BY p.window_start LIMIT {rows + 1:d}"
-    if len(tiers_s) > 1:
-        read = f"SELECT FROM {rollups_of(scope, tiers_s[-2])} ORDER BY p.window_start LIMIT {sources + 1:d}"
-    else:
-        # the points have no index by time to be counted in: materialized, so that the limit does not choose the plan
-        read = f"WITH p AS MATERIALIZED (SELECT FROM {points_of(scope)}) SELECT FROM p LIMIT {sources + 1:d}"
+    own = f"SELECT FROM {rollups_of(scope, tiers_s[-1])} LIMIT {rows + 1:d}"
+    below = rollups_of(scope, tiers_s[-2]) if len(tiers_s) > 1 else points_of(scope)
+    read = f"SELECT FROM {below} LIMIT {sources + 1:d}"
     found = connection.exec_driver_sql(
         f"SELECT greatest((SELECT count(*) FROM ({own}) q)::float8 / {rows:d},"
         f" (SELECT count(*) FROM ({read}) q)::float8 / {sources:d})"
