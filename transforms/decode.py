@@ -42,10 +42,13 @@ class DecodeMessages(beam.PTransform):
 
 
 class _Gather(beam.DoFn):
-    """Gathers points until they are a block."""
+    """Gathers points until they are a block; the names of their series are looked at once a process, not once a block."""
+
+    def setup(self) -> None:
+        self._columns = Columns()
 
     def start_bundle(self) -> None:
-        self._columns = Columns()
+        self._columns = self._columns.following()  # what a bundle that failed has left is not in it
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         if len(self._columns):
@@ -53,7 +56,7 @@ class _Gather(beam.DoFn):
 
     def _finish(self) -> Block:
         block = self._columns.block()
-        self._columns = Columns()
+        self._columns = self._columns.following()
         return block
 
 
@@ -74,6 +77,7 @@ class _Map(_Gather):
         self._limits, self._mapping = limits, mapping
 
     def setup(self) -> None:
+        super().setup()
         self._decoder = MappedDecoder(self._mapping, Decoder(self._limits))
 
     def process(self, messages: Sequence[Message]) -> Iterator[Block]:

@@ -94,7 +94,7 @@ class Gathering:
 
     def _start(self, of: ArchivePart | None, begin: int) -> None:
         self._of, self._begin, self._end = of, begin, begin
-        self._columns = Columns()
+        self._columns = self._columns.following()
         self._filtered = 0
 
     def _decode(self, message: Message, now_us: int) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from tests.wire import fuzz
 from tests.wire.bodies import GOOD, PUBLISHED_US
-from tidemark.wire.block import Columns, DeadLetter
+from tidemark.wire import block as block_module
+from tidemark.wire.block import Columns, DeadLetter, SeriesKey
 from tidemark.wire.decode import Decoder
 from tidemark.wire.limits import Limits
 from tidemark.wire.message import Message
@@ -80,3 +81,31 @@ def test_decoding_together_and_alone_is_the_same(seed: int) -> None:
         assert found == wanted
         told |= {letter.reason for letter in wanted[1]}
     assert len(told) > 10
+
+
+def test_columns_that_follow_others_make_the_same_blocks_of_their_own_series() -> None:
+    chance = random.Random(5)
+    decoder = Decoder(Limits(max_message_bytes=100_000))
+    columns = Columns()
+    for _ in range(40):
+        some = [message(chance, number) for number in range(30)]
+        alone = Columns()
+        decoder.decode_all(some, columns, PUBLISHED_US)
+        decoder.decode_all(some, alone, PUBLISHED_US)
+        if chance.random() < 0.2:  # nobody wanted these
+            columns = columns.following()
+            continue
+        known = len(columns.keys)
+        block = columns.block()
+        assert sorted(block.keys) == sorted(alone.block().keys)
+        assert content(columns) == content(alone)
+        columns = columns.following()
+        assert (len(columns), len(columns.keys)) == (0, known)
+
+
+def test_series_beyond_a_bound_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_module, "KNOWN_SERIES", 2)
+    columns = Columns()
+    for number in range(3):
+        columns.number(SeriesKey("p", "s", str(number)), columns.metrics_of("p", "s"))
+    assert columns.following() == Columns()

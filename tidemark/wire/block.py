@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import compress
 from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy.typing as npt
 from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import POINT, Points
 
+KNOWN_SERIES: Final = 1 << 17
+"""So many, of about half a kilobyte each, are remembered from one block to the next."""
 BLOCK_POINTS: Final = 10_000
 _WIDEST: Final = 2**62
 
@@ -136,12 +139,17 @@ class Columns:
         points["value"] = np.frombuffer(self.value, np.float64) if self.series else 0
         points["value"] += 0.0  # -0.0 becomes 0.0
         attributes = self.attributes if self.attributes.count(None) < len(self.attributes) else None
-        keys = self.keys
-        used = np.bincount(points["series_id"], minlength=len(keys)) > 0
-        if not used.all():  # of points that were taken back: only a point that is stored makes a series
-            keys = [key for key, is_used in zip(keys, used.tolist(), strict=True) if is_used]
-            points["series_id"] = (np.cumsum(used) - 1)[points["series_id"]]
+        # some are of points that were taken back, or of an earlier block: only a point that is stored makes a series
+        used = np.bincount(points["series_id"], minlength=len(self.keys)) > 0
+        keys = [*compress(self.keys, used.tolist())]
+        points["series_id"] = (np.cumsum(used) - 1)[points["series_id"]]
         return Block(keys, points, attributes, self.dead_letters)
+
+    def following(self) -> Columns:
+        """Those of the next block, once this one is finished: its series keep their numbers, unless there are too many."""
+        if len(self.keys) > KNOWN_SERIES:
+            return Columns()
+        return Columns(self.keys, numbers=self.numbers, _metrics=self._metrics)
 
 
 @dataclass(frozen=True)
