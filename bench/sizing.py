@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import Final
 
 RATES: Final = (1_000, 10_000, 100_000, 1_000_000)
-WORKER_US: Final = {1: 23.1, 500: 5.7}
-"""CPU of Python and engine for a point, by points a message: bench/live.py, whose rows are too few to count."""
-SETTLE_US: Final = 1.8
+WORKER_US: Final = {1: 12.6, 500: 2.9}
+"""CPU of Python and engine for a point, by points a message: bench/live.py, whose rows are too few to count; of a message of one
+point 1.9 more, since Dataflow hands them over one by one: bench/shape.py."""
+SETTLE_US: Final = 1.9
 """Of the worker, a settled row: bench/settle.py."""
-APPEND_US: Final = 4.8
+APPEND_US: Final = 1.6
 """Of the worker, a row appended to BigQuery: bench/warehouse.py."""
-DATABASE_US: Final = {1: 3.3, 500: 2.7}
+DATABASE_US: Final = {1: 2.4, 500: 1.8}
 """Of the database, a stored point: bench/live.py."""
 FOLD_US: Final = 10.3
 """Of the database, a settled row: bench/settle.py."""
