@@ -94,7 +94,7 @@ class _Map(_Gather):
 def _parts(messages: Sequence[Message]) -> Iterator[Sequence[Message]]:
     """What to decode together; of a single message, as Dataflow hands them, no columns are made."""
     if len(messages) == 1:
-        count("event_time_attribute_missing", messages[0].stated is None)
+        count("event_time_attribute_missing", int(messages[0].stated is None))
         yield messages
     else:
         columns = Messages.of(messages)

@@ -3,8 +3,8 @@
     Dataflow        ReadFromPubSub(timestamp_attribute)  one message an element, acknowledged by the service
     Prism, Flink    _Pull                                one pull an element, acknowledged when the bundle is committed
 
-An element is some messages, a list of one or the columns of a pull. Its timestamp is the earliest `event_time` attribute in it, so that the
-watermark is one of event time.
+An element is some messages: a list of one, or the columns of a pull. Its timestamp is the earliest `event_time`
+attribute in it, so that the watermark is one of event time.
 """
 
 from __future__ import annotations

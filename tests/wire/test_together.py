@@ -11,7 +11,7 @@ import pytest
 from tests.wire import fuzz
 from tests.wire.bodies import GOOD, PUBLISHED_US
 from tidemark.wire import block as block_module
-from tidemark.wire.block import Columns, DeadLetter, SeriesKey
+from tidemark.wire.block import Columns, DeadLetter
 from tidemark.wire.decode import Decoder
 from tidemark.wire.limits import Limits
 from tidemark.wire.message import Message
@@ -103,9 +103,13 @@ def test_columns_that_follow_others_make_the_same_blocks_of_their_own_series() -
         assert (len(columns), len(columns.keys)) == (0, known)
 
 
-def test_series_beyond_a_bound_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(block_module, "KNOWN_SERIES", 2)
-    columns = Columns()
-    for number in range(3):
-        columns.number(SeriesKey("p", "s", str(number)), columns.metrics_of("p", "s"))
-    assert columns.following() == Columns()
+@pytest.mark.parametrize("name", ["s%d", "\x00%d"])
+def test_names_beyond_a_bound_are_not_remembered_good_or_not(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(block_module, "KNOWN_BYTES", 100_000)
+    columns, most = Columns(), 0
+    for number in range(2000):
+        body = json.dumps({**json.loads(GOOD), "source": name % number}).encode()
+        Decoder().decode(Message(body, {}, PUBLISHED_US, str(number)), columns, PUBLISHED_US)
+        columns = columns.following()
+        most = max(most, len(columns._metrics), len(columns.keys))
+    assert 50 < most < 500

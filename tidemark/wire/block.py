@@ -15,8 +15,10 @@ import numpy.typing as npt
 from tidemark.wire.reasons import Reason
 from tidemark.wire.summary import POINT, Points
 
-KNOWN_SERIES: Final = 1 << 17
-"""So many, of about half a kilobyte each, are remembered from one block to the next."""
+KNOWN_BYTES: Final = 64 << 20
+"""So much of the names of series is remembered from one block to the next, good ones or not."""
+_ENTRY_BYTES: Final = 300
+"""What remembering a name takes beside its text."""
 BLOCK_POINTS: Final = 10_000
 _WIDEST: Final = 2**62
 
@@ -106,6 +108,8 @@ class Columns:
     dead_letters: list[DeadLetter] = field(default_factory=list)
     numbers: Numbers[tuple[str, str, str]] = field(default_factory=Numbers)
     """Of series, by their names; of those that were asked for so."""
+    known_bytes: int = 0
+    """About how much memory the names take."""
     _metrics: dict[tuple[str, str], Numbers[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -116,12 +120,14 @@ class Columns:
         found = self._metrics.get((project, source))
         if found is None:
             found = self._metrics[project, source] = Numbers()
+            self.known_bytes += _ENTRY_BYTES + len(project) + len(source)
         return found
 
     def number(self, key: SeriesKey, metrics: dict[str, int]) -> int:
         """A number for a series that is not in the block yet; `metrics` is that of its source."""
         metrics[key.metric] = number = len(self.keys)
         self.keys.append(key)
+        self.known_bytes += _ENTRY_BYTES + len(key.project) + len(key.source) + len(key.metric)
         return number
 
     def truncate(self, points: int) -> None:
@@ -146,10 +152,10 @@ class Columns:
         return Block(keys, points, attributes, self.dead_letters)
 
     def following(self) -> Columns:
-        """Those of the next block, once this one is finished: its series keep their numbers, unless there are too many."""
-        if len(self.keys) > KNOWN_SERIES:
+        """Those of the next block, once this one is finished: its series keep their numbers, unless that takes too much."""
+        if self.known_bytes > KNOWN_BYTES:
             return Columns()
-        return Columns(self.keys, numbers=self.numbers, _metrics=self._metrics)
+        return Columns(self.keys, numbers=self.numbers, known_bytes=self.known_bytes, _metrics=self._metrics)
 
 
 @dataclass(frozen=True)
