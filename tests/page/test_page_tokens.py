@@ -81,10 +81,18 @@ def test_a_name_is_never_markup(served: Serving, browser: Browser, tmp_path: Pat
     context = browser.new_context()
     page = context.new_page()
     said: list[str] = []
+    heard: list[str] = []
     page.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
+    page.on("response", lambda answer: heard.append(f"{answer.status} {answer.url}"))
+    page.on("requestfailed", lambda request: heard.append(f"failed {request.url}: {request.failure}"))
+    page.on("pageerror", lambda error: heard.append(str(error)))
     page.goto(f"{served.url}/?project={MINE}&range=7+d#read={TOKEN}")
     row = page.locator("#list li").filter(has_text="onerror")
-    expect(row).to_have_count(1, timeout=30_000)
+    try:
+        expect(row).to_have_count(1, timeout=90_000)
+    except AssertionError as error:
+        shown = page.locator("body").inner_text()
+        raise AssertionError("\n".join([str(error), *heard, shown])) from None
     row.click()
     expect(page.locator("#title")).to_contain_text(f"{NASTY} of {NASTY}")
     expect(page.locator("#summary")).to_contain_text("1 intervals")

@@ -130,8 +130,9 @@ async function tell() {
     if (problem.status === undefined) throw problem;
     the("complete").className = "late";
     the("complete").textContent = problem.message;
+  } finally {
+    if (live && document.visibilityState === "visible") telling = setTimeout(tell, TOLD_S * 1000);
   }
-  if (live && document.visibilityState === "visible") telling = setTimeout(tell, TOLD_S * 1000);
 }
 
 async function refresh() {
@@ -151,11 +152,12 @@ async function refresh() {
     }
     show(null);
   } catch (problem) {
+    slowAt = 0;
     if (problem.status === undefined) throw problem;
     show(problem);
-    slowAt = 0;
+  } finally { // whatever happened, it is tried again
+    if (mine === turn && live && document.visibilityState === "visible") timer = setTimeout(refresh, after * 1000);
   }
-  if (mine === turn && live && document.visibilityState === "visible") timer = setTimeout(refresh, after * 1000);
 }
 
 // The projects there are; one that is asked for may have no point yet.
@@ -259,7 +261,7 @@ addEventListener("resize", again);
 matchMedia("(prefers-color-scheme:dark)").addEventListener("change", again);
 document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && live && resume());
 
-const about = await fetch("/page/about.json").then((answer) => answer.json());
+const about = await fetch("/page/about.json").then((answer) => answer.json()).catch(() => ({})); // without it there is no edge
 if (about.edge && token("write")) new Pointer(about.edge, project() || now.project || "page");
 await projects().catch(show);
 changed({});
