@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.integration.oracle import Oracle
+from tests.store.chunks import has_chunks
 from tidemark.errors import MisconfiguredError, TidemarkError, UnavailableError
 from tidemark.local.postgres import Postgres
 from tidemark.operate.compare_store import check_rollups
@@ -22,7 +23,6 @@ from tidemark.store import settle
 from tidemark.store.connection import make_engine, transaction
 from tidemark.store.dead_letters import LETTERS_AT_ONCE
 from tidemark.store.fold import Range
-from tidemark.store.hypertable import hypertable
 from tidemark.store.ledger import totals
 from tidemark.store.marks import cut_marks, insert_marks
 from tidemark.store.owing import Policy
@@ -163,11 +163,6 @@ def test_a_point_that_the_database_refuses_becomes_a_dead_letter_and_its_neighbo
         assert totals(connection).unbalanced == 0
 
 
-def pool_has_chunks(pool: Engine) -> bool:
-    with transaction(pool) as connection:
-        return hypertable(connection) is not None
-
-
 @contextmanager
 def altered(pool: Engine, change: str, back: str) -> Iterator[None]:
     with transaction(pool) as connection:
@@ -201,7 +196,7 @@ def altered(pool: Engine, change: str, back: str) -> Iterator[None]:
     ],
 )
 def test_when_the_database_is_at_fault_nothing_becomes_a_dead_letter(pool: Engine, change: str, back: str) -> None:
-    if "points ADD COLUMN" in change and pool_has_chunks(pool):
+    if "points ADD COLUMN" in change and has_chunks(pool):
         pytest.skip("a hypertable refuses such a column itself")
     rows = [(0, BASE_US + i, BASE_US + i, float(i)) for i in range(40)]
     letter = DeadLetter("m", -1, b"?", {}, "decode", Reason.NOT_JSON, "told", BASE_US)
@@ -230,7 +225,7 @@ CREATE TRIGGER limited AFTER INSERT ON points REFERENCING NEW TABLE AS fresh FOR
 @pytest.mark.parametrize(("most", "stored"), [(100, 1000), (1, 1000), (0, 0)])
 def test_a_block_that_is_too_much_is_written_in_halves(pool: Engine, most: int, stored: int) -> None:
     """Whatever the server counts; but where even a point is too much, that is found out soon."""
-    if pool_has_chunks(pool):
+    if has_chunks(pool):
         pytest.skip("a hypertable has no transition tables")
     rows = [(0, BASE_US + i, BASE_US + i, float(i)) for i in range(1000)]
     letter = DeadLetter("halved", -1, b"?", {}, "decode", Reason.NOT_JSON, "told", BASE_US)
