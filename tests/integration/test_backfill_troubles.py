@@ -73,7 +73,14 @@ def test_the_database_and_bigquery_away_are_waited_for(
 
 
 @pytest.mark.timeout(100)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.long),
+    ],
+)
 def test_it_can_be_stopped_while_it_waits(
     stack: Stack, environment: dict[str, str], tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -167,6 +167,7 @@ def test_everybody_can_use_it(running: Running, browser: Browser, scheme: str, w
             picture(page, "narrow-dark")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_it_is_small_quick_and_cheap(running: Running, browser: Browser) -> None:
     assert running.curl() == 200
