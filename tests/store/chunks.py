@@ -7,26 +7,29 @@ from typing import Final
 from sqlalchemy import Engine
 
 from tidemark.store.connection import transaction
-from tidemark.store.hypertable import hypertable
+from tidemark.store.hypertable import CHUNKS_A_TRANSACTION, Hypertable, hypertable
 
-_AT_ONCE: Final = 50
 _EVER_S: Final = 1e11
 
 
 def has_chunks(pool: Engine) -> bool:
     """Whether the table of points is a hypertable."""
-    with transaction(pool) as connection:
-        return hypertable(connection) is not None
+    return _table(pool) is not None
 
 
 def drop_chunks(pool: Engine) -> None:
     """Remove all points of a hypertable: thousands of days cost one transaction more locks than a server has."""
-    left = True
-    while left:
+    table = _table(pool)
+    if table is None:
+        return
+    with transaction(pool) as connection:
+        chunks = table.chunks(connection, _EVER_S)
+    for at in range(0, len(chunks), CHUNKS_A_TRANSACTION):
         with transaction(pool) as connection:
-            table = hypertable(connection)
-            chunks = [] if table is None else table.chunks(connection, _EVER_S)
-            for chunk in chunks[:_AT_ONCE]:
-                assert table is not None
+            for chunk in chunks[at : at + CHUNKS_A_TRANSACTION]:
                 table.drop(connection, chunk)
-        left = len(chunks) > _AT_ONCE
+
+
+def _table(pool: Engine) -> Hypertable | None:
+    with transaction(pool) as connection:
+        return hypertable(connection)

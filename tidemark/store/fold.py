@@ -218,7 +218,7 @@ def _with_sketch(summaries: str, counted: str | None) -> str:
             SELECT c.series_id, c.window_start, max(c.total) AS total,
                    array_agg(c.bin ORDER BY c.bin) AS bins, array_agg(c.n::bigint ORDER BY c.bin) AS bin_counts, {bins}
             FROM (
-                SELECT b.*, sum(b.n::float8) OVER (PARTITION BY b.series_id, b.window_start ORDER BY b.bin ROWS UNBOUNDED PRECEDING) AS up_to,
+                SELECT b.*, sum(b.n::float8) OVER (PARTITION BY b.series_id, b.window_start ORDER BY b.bin) AS up_to,
                        sum(b.n::float8) OVER (PARTITION BY b.series_id, b.window_start) AS total
                 FROM ({counted}) b
             ) c
@@ -237,7 +237,7 @@ def fold_rollups(tier_s: int, source: str, *, quantiles: bool = False) -> str:
     counted = f"""SELECT b.series_id, b.window_start, b.bin, sum(b.n::float8) AS n
         FROM (
             SELECT p.series_id, {wide} AS window_start, unnest(p.bins) AS bin, unnest(p.bin_counts) AS n
-            FROM (SELECT p.* FROM {source}) p WHERE p.count > 0
+            FROM {source} AND p.count > 0
         ) b GROUP BY 1, 2, 3"""
     summaries = f"""
         SELECT p.series_id, p.wide_start AS window_start, {_listed({**OF_ROLLUPS, **_ROLLUPS_AT})}
